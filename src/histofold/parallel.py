@@ -1,0 +1,68 @@
+"""Work spread over processes, one task a sample, with a progress bar and errors that do not stop the others."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import TypeVar
+
+from histofold.progress import bar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def cores() -> int:
+    """Cores that this process may use (the scheduler's affinity counts, not the machine's size)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def single_threaded() -> None:
+    """Keep OpenCV and torch to one thread in a worker process: many workers with many threads each are slower."""
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def each(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int = 0,
+    text: str = "",
+    unit: str = "sample",
+) -> Iterator[tuple[Item, Result | Exception]]:
+    """Yield `(item, result or exception)` as they are done, in any order; `workers` 0 means one for each core.
+
+    One worker, or one item, runs in this process, so that a debugger and coverage see it.
+    Processes are spawned and not forked: GDAL and OpenMP do not survive a fork.
+    """
+    count = min(workers or cores(), len(items))
+    with bar(total=len(items), text=text, unit=unit) as progress:
+        if count <= 1:
+            for item in items:
+                yield item, _attempt(function, item)
+                progress.update()
+            return
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(count, mp_context=context, initializer=single_threaded) as pool:
+            tasks = {pool.submit(function, item): item for item in items}
+            try:
+                for task in as_completed(tasks):
+                    error = task.exception()
+                    if error is not None and not isinstance(error, Exception):
+                        raise error
+                    yield tasks[task], error if error is not None else task.result()
+                    progress.update()
+            except BaseException:
+                # Ctrl-C and generators that are closed early: what has not begun is not begun any more.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+
+def _attempt(function: Callable[[Item], Result], item: Item) -> Result | Exception:
+    try:
+        return function(item)
+    except Exception as error:  # handed to the caller, who decides
+        return error

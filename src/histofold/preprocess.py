@@ -1,0 +1,57 @@
+"""What happens to pixels before a network sees them: the same in training, OOF and test, kept in the checkpoint.
+
+Two steps. `pixels` works on uint8 images on the CPU (CLAHE); it is deterministic, so that nothing differs between the
+image a network learned from and the one it is asked about (trap S1 and S4 of the U-Net++ original). `normalise` works
+on float batches on the device (mean and standard deviation a channel).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Pixel preprocessing of one checkpoint.
+
+    Attributes:
+        mean, std: of each RGB channel on a scale of 0..1.
+        clahe: clip limit of CLAHE on the L channel of Lab with 8 × 8 tiles (Zuiderveld 1994); 0 switches it off.
+    """
+
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    clahe: float = 0.0
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocess:
+        """Rebuild from `to_dict()`, as read from a checkpoint."""
+        return cls(tuple(values["mean"]), tuple(values["std"]), float(values["clahe"]))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def pixels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Enhance one RGB image: (H, W, 3) uint8 → the same shape."""
+        if self.clahe <= 0:
+            return image
+        lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+        equaliser = cv2.createCLAHE(clipLimit=self.clahe, tileGridSize=(8, 8))
+        lab[:, :, 0] = equaliser.apply(np.ascontiguousarray(lab[:, :, 0]))
+        return np.asarray(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), dtype=np.uint8)
+
+    def normalise(self, batch: torch.Tensor) -> torch.Tensor:
+        """Scale a batch (B, 3, H, W), uint8 or float on 0..255, to zero mean and unit spread, as float32."""
+        mean = torch.tensor(self.mean, device=batch.device).view(1, 3, 1, 1) * 255
+        std = torch.tensor(self.std, device=batch.device).view(1, 3, 1, 1) * 255
+        return (batch.float() - mean) / std

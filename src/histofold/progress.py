@@ -1,0 +1,31 @@
+"""Progress bars with a rate and an estimate of what is left, the same everywhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from typing import TypeVar
+
+from tqdm import tqdm
+
+T = TypeVar("T")
+
+
+def bar(items: Iterable[T] | None = None, *, total: int | None = None, text: str = "", unit: str = "it") -> tqdm[T]:
+    """A progress bar over `items`, or one moved by hand with `.update(n)` when `items` is None.
+
+    Without a terminal (a log file, CI) it writes a line now and then instead of thousands of carriage returns.
+    `HISTOFOLD_QUIET=1` hides it.
+    """
+    terminal = sys.stderr.isatty()
+    return tqdm(
+        items,
+        total=total,
+        desc=text,
+        unit=unit,
+        dynamic_ncols=terminal,
+        mininterval=0.2 if terminal else 10.0,
+        disable=os.environ.get("HISTOFOLD_QUIET") == "1",
+        file=sys.stderr,
+    )
