@@ -129,11 +129,10 @@ class Config:
     submit: SubmitConfig
     limits: LimitsConfig
     fold: int
-    folds: str  # name of the fold set: `default` is folds.csv, NAME is folds-NAME.csv
+    folds: Any  # prepare, train: name of the fold set (`default` is folds.csv, NAME is folds-NAME.csv); evaluate: all or [0, 1]
     seed: int
     run: str | None  # name of the run; by default the model's
     runs: list[str] | None  # evaluate: members of the ensemble
-    use_folds: list[int] | None  # evaluate: None is all
     name: str | None  # of the ensemble and the submission
     resume: str  # auto | never
     images: str | None  # predict: a folder of one's own images
