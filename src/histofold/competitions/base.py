@@ -1,0 +1,170 @@
+"""What a competition tells the rest of the pipeline: its samples, their truth, what may not leak, metric and CSV."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histofold.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from histofold.kaggle.csv import CsvFormat
+    from histofold.rle import RunMask
+
+Image = NDArray[np.uint8]
+Labels = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image or slide.
+
+    Attributes:
+        sample_id: its name, unique in the competition and usable as a file name.
+        split: `train`, `test`, or the name of an official split such as `testA`.
+        height, width: in pixels of the full-size image, read from the file and never from a table.
+        group: samples of one group share a fold, because one would give the other away (patient, field, organ).
+        stratum: folds get equal shares of every stratum (image type, grade, stain).
+    """
+
+    sample_id: str
+    split: str
+    height: int
+    width: int
+    group: str
+    stratum: str
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one competition's files are: `root` is the folder that the raw files were unpacked into."""
+
+    name: str
+    slug: str | None
+    root: Path
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class Competition(ABC):
+    """One competition's files, read lazily; picklable, so that worker processes can have one each.
+
+    Attributes:
+        kind: `slides` (TIFFs too large for memory, read by window) or `images` (read whole).
+        truth: `mask` (foreground) or `instances` (every object its own label).
+        metric: name of the metric that ranks submissions, as in `histofold.metrics`.
+        merged: the labels are components of a binary mask, so touching objects are one: instance scores mean less.
+        csv: the submission format, None where there is no submission.
+    """
+
+    kind: ClassVar[str]
+    defaults: ClassVar[dict[str, Any]] = {}
+    truth: str
+    metric: str
+    merged: bool = False
+    csv: CsvFormat | None = None
+
+    def __init__(self, place: Place) -> None:
+        unknown = sorted(set(place.options) - set(type(self).defaults))
+        if unknown:
+            raise ConfigError(
+                f"competition.options.{unknown[0]}: unknown; competition {place.name} knows "
+                + ", ".join(sorted(type(self).defaults))
+            )
+        self.place = place
+        self.settings: dict[str, Any] = {**type(self).defaults, **place.options}
+
+    @property
+    def name(self) -> str:
+        """Name in folders and configuration, such as `dsb2018`."""
+        return self.place.name
+
+    @property
+    def slug(self) -> str | None:
+        """Kaggle's name of the competition, None when it is not Kaggle's."""
+        return self.place.slug
+
+    @property
+    def root(self) -> Path:
+        """Folder of the raw files."""
+        return self.place.root
+
+    def provide(self) -> bool:
+        """Make what the project can make by itself (the embedded sample); True when something was made."""
+        return False
+
+    @abstractmethod
+    def check(self) -> None:
+        """Look whether the raw files are there and whole, without reading pixels.
+
+        Raises:
+            DataError: names what is missing and how to get it.
+        """
+
+    @abstractmethod
+    def samples(self) -> list[Sample]:
+        """Every sample of every split, sorted by id; the first call may take a while, later ones are free.
+
+        Raises:
+            DataError: a file is missing, broken, or does not fit the others.
+        """
+
+    @abstractmethod
+    def source(self, sample_id: str) -> Path:
+        """The file that the pixels come from; the slide itself for `kind == "slides"`."""
+
+    def files(self, sample_id: str) -> list[Path]:
+        """Every file that the pixels and the truth of one sample come from, for fingerprints."""
+        return [self.source(sample_id)]
+
+    def image(self, sample_id: str) -> Image:
+        """Pixels (H, W, 3) uint8 RGB of one image; only for `kind == "images"`.
+
+        Raises:
+            DataError: the file is broken.
+        """
+        raise NotImplementedError(f"{self.name} has slides: use histofold.slides.open(competition.source(sample_id))")
+
+    def labels(self, sample_id: str) -> Labels | None:
+        """Truth (H, W): 0 background, 1..n instances (0/1 for `truth == "mask"`); None when it is unknown.
+
+        Raises:
+            DataError: the truth is broken or its size differs from the image's.
+        """
+        raise NotImplementedError(f"{self.name} has slides: use competition.mask(sample_id)")
+
+    def mask(self, sample_id: str) -> RunMask | None:
+        """Truth of one slide as runs, never as pixels; None when it is unknown.
+
+        Raises:
+            DataError: the truth is broken or runs past the slide's end.
+        """
+        raise NotImplementedError(f"{self.name} has images: use competition.labels(sample_id)")
+
+    @abstractmethod
+    def submission_ids(self) -> list[str]:
+        """Ids of the submission in the order of the sample submission, or the test ids where there is none."""
+
+    def sample(self, sample_id: str) -> Sample:
+        """One sample by its id.
+
+        Raises:
+            DataError: there is no such sample.
+        """
+        by_id = self.__dict__.setdefault("_by_id", {sample.sample_id: sample for sample in self.samples()})
+        if sample_id not in by_id:
+            raise DataError(f"{self.root}: no sample {sample_id!r}; {self.name} has {len(by_id)} samples")
+        found: Sample = by_id[sample_id]
+        return found
+
+    def missing(self, what: str) -> DataError:
+        """The error for absent raw files: what is missing, where it was looked for, and how to get it."""
+        if self.slug:
+            advice = f"get it with `./run.sh download competition={self.name}` or unpack Kaggle's {self.slug} there"
+        else:
+            advice = f"put the files of {self.name} there, or set competition.options.folder=PATH"
+        return DataError(f"{self.root}: {what}; {advice}")
