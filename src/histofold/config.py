@@ -96,7 +96,7 @@ class SubmitConfig:
     """The submission file and what happens with it."""
 
     send: bool
-    message: str
+    message: str | None  # null: the name and the CV
     min_area: int
     max_hole: int
 
@@ -129,7 +129,7 @@ class Config:
     submit: SubmitConfig
     limits: LimitsConfig
     fold: int
-    folds: Any  # prepare, train: name of the fold set (`default` is folds.csv, NAME is folds-NAME.csv); evaluate: all or [0, 1]
+    folds: Any  # prepare, train: the fold set (`default` is folds.csv, NAME folds-NAME.csv); evaluate: all or [0, 1]
     seed: int
     run: str | None  # name of the run; by default the model's
     runs: list[str] | None  # evaluate: members of the ensemble
@@ -137,6 +137,7 @@ class Config:
     resume: str  # auto | never
     images: str | None  # predict: a folder of one's own images
     shard: str | None  # i/n
+    file: str | None = None  # validate: a CSV
     root: str = "."
 
     def path(self, name: str) -> Path:

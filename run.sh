@@ -1,0 +1,131 @@
+#!/usr/bin/env bash
+# The door: `./run.sh help`. Needs bash and Python 3.11 or newer, and makes everything else by itself.
+set -euo pipefail
+
+ROOT="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
+VENV="${HISTOFOLD_VENV:-$ROOT/.venv}"
+export NO_ALBUMENTATIONS_UPDATE=1
+
+help() {
+    cat <<'TEXT'
+histofold: from histology slides and images to a submission that Kaggle accepts
+
+  ./run.sh VERB [key=value …]        from any folder; all that follows the verb is passed on
+
+  setup       make .venv from requirements.txt (every other verb does it by itself when it is missing or old)
+  demo        the whole way on the embedded sample, in a few minutes
+  download    fetch a competition's files from Kaggle:     ./run.sh download competition=dsb2018
+  prepare     raw files → folds and store:                 ./run.sh prepare competition=dsb2018
+  train       one fold, or with -m several:                ./run.sh train competition=dsb2018 model=unet -m fold=0,1,2,3,4
+  evaluate    the leaderboard, or an ensemble's CV:        ./run.sh evaluate competition=dsb2018 runs=[unet]
+  predict     the test set, or your own images:            ./run.sh predict images=FOLDER
+  submit      submission.csv, validated; sent on request:  ./run.sh submit competition=dsb2018 name=unet submit.send=true
+  report      one HTML page:                               ./run.sh report competition=dsb2018 name=unet
+  validate    check any submission CSV:                    ./run.sh validate competition=dsb2018 file=submission.csv
+  bench NAME  one of tests/bench/, for example             ./run.sh bench rle
+  test        ruff, mypy and the tests; --all adds the slow ones; the rest is passed to pytest
+  help        this text; ./run.sh VERB --help says more about a verb
+
+Settings, defaults and choices: configs/config.yaml and the folders beside it.
+PYTHON=/path/to/python ./run.sh … uses that interpreter as it is (Kaggle, conda) and makes no .venv.
+TEXT
+}
+
+say() { printf 'run.sh: %s\n' "$*" >&2; }
+
+# A Python 3.11 or newer to make the environment from.
+find_python() {
+    local candidate
+    for candidate in python3 python3.13 python3.12 python3.11 python; do
+        if command -v "$candidate" >/dev/null 2>&1 &&
+            "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    say "Python 3.11 or newer was not found; install it, or say where it is: PYTHON=/path/to/python ./run.sh …"
+    return 1
+}
+
+# What the environment was made from: requirement files, their contents and the interpreter's path.
+stamp_of() {
+    cat -- "$@" | cksum
+}
+
+# Make or refresh $VENV from the requirement file $1 and those that it builds on; leaves $PY set.
+environment() {
+    if [[ -n "${PYTHON:-}" ]]; then
+        PY="$(command -v -- "$PYTHON")" || { say "PYTHON=$PYTHON: no such interpreter"; return 1; }
+        return
+    fi
+    local wanted="$1" stamp="$VENV/.stamp-$1" files=("$ROOT/requirements.txt")
+    [[ "$wanted" == requirements.txt ]] || files+=("$ROOT/$wanted")
+    PY="$VENV/bin/python"
+    if [[ -x "$PY" && -f "$stamp" && "$(cat "$stamp")" == "$(stamp_of "${files[@]}")" ]]; then
+        return
+    fi
+    if [[ ! -x "$PY" ]] || ! "$PY" -c '' >/dev/null 2>&1; then
+        local base
+        base="$(find_python)" || return 1
+        say "making $VENV with $base"
+        "$base" -m venv --clear "$VENV" || { say "$base -m venv failed; Debian and Ubuntu need the package python3-venv"; return 1; }
+    fi
+    say "installing $wanted into $VENV (about 5.5 GB and a few minutes the first time)"
+    "$PY" -m pip install --disable-pip-version-check --quiet --progress-bar on -r "$ROOT/$wanted" ||
+        { say "pip failed; what it says above is the reason, and the same command tries again"; return 1; }
+    # Written last: an installation that was broken off is made again. What requirements-dev.txt
+    # installs holds requirements.txt, too.
+    stamp_of "$ROOT/requirements.txt" >"$VENV/.stamp-requirements.txt"
+    stamp_of "${files[@]}" >"$stamp"
+}
+
+# A script of src/ or a module of the package, without changing the folder: relative paths are the caller's.
+verb() {
+    local name="$1"
+    shift
+    environment requirements.txt
+    if [[ -f "$ROOT/src/$name.py" ]]; then
+        exec "$PY" "$ROOT/src/$name.py" "$@"
+    fi
+    PYTHONPATH="$ROOT/src${PYTHONPATH:+:$PYTHONPATH}" exec "$PY" -m histofold "$name" "$@"
+}
+
+run_tests() {
+    environment requirements-dev.txt
+    cd "$ROOT"
+    local code=0
+    "$PY" -m ruff check src tests || code=1
+    "$PY" -m mypy || code=1
+    "$PY" -m pytest "$@" || code=$?
+    exit "$code"
+}
+
+bench() {
+    local name="${1:-}" known
+    known="$(cd "$ROOT/tests/bench" && ls bench_*.py 2>/dev/null | sed 's/^bench_//; s/\.py$//' | tr '\n' ' ')"
+    if [[ -z "$name" || ! -f "$ROOT/tests/bench/bench_$name.py" ]]; then
+        say "bench${name:+ $name}: choose one of: $known"
+        return 2
+    fi
+    shift
+    environment requirements-dev.txt
+    PYTHONPATH="$ROOT/src${PYTHONPATH:+:$PYTHONPATH}" exec "$PY" "$ROOT/tests/bench/bench_$name.py" "$@"
+}
+
+main() {
+    local name="${1:-help}"
+    [[ $# -eq 0 ]] || shift
+    case "$name" in
+        help | -h | --help) help ;;
+        setup) environment "${1:-requirements.txt}" && say "ready: $PY" ;;
+        demo | download | prepare | train | evaluate | predict | submit | report | validate) verb "$name" "$@" ;;
+        bench) bench "$@" ;;
+        test) run_tests "$@" ;;
+        *)
+            say "$name: unknown verb; there are: setup demo download prepare train evaluate predict submit report validate bench test help"
+            return 2
+            ;;
+    esac
+}
+
+main "$@"

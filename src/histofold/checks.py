@@ -1,0 +1,220 @@
+"""Which values settings may take: choices, ranges, and options that fit the class they are for."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin
+
+from histofold.config import Config
+from histofold.errors import ConfigError
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "resume": ("auto", "never"),
+    "prepare.kind": ("whole", "tiles"),
+    "train.precision": ("auto", "32-true", "16-mixed", "bf16-mixed"),
+    "train.accelerator": ("auto", "cpu", "gpu", "cuda", "mps"),
+    "predict.window": ("hann", "triangle", "flat"),
+    "predict.tta": ("none", "flips", "dihedral"),
+    "predict.precision": ("auto", "32-true", "16-mixed", "bf16-mixed"),
+    "evaluate.search": ("equal", "greedy", "optimise", "best"),
+}
+"""Settings that are words, and the words that they know."""
+
+LISTED: dict[str, tuple[str, ...]] = {
+    "prepare.grids": ("grid", "shifted", "centred"),
+    "train.loggers": ("tensorboard", "wandb", "mlflow"),
+}
+"""Settings that are lists of words."""
+
+INFINITE = float("inf")
+RANGES: dict[str, tuple[float, float]] = {
+    "fold": (0, INFINITE),
+    "seed": (0, 2**32 - 1),
+    "prepare.tile": (16, INFINITE),
+    "prepare.scale": (1, INFINITE),
+    "prepare.min_tissue": (0, 1),
+    "prepare.n_folds": (2, INFINITE),
+    "prepare.fold_seed": (0, 2**32 - 1),
+    "prepare.workers": (0, INFINITE),
+    "train.epochs": (1, INFINITE),
+    "train.samples_per_epoch": (1, INFINITE),
+    "train.batch": (1, INFINITE),
+    "train.crop": (16, INFINITE),
+    "train.accumulate": (1, INFINITE),
+    "train.clip": (0, INFINITE),
+    "train.ema": (0, 0.999999),
+    "train.devices": (1, INFINITE),
+    "train.workers": (0, INFINITE),
+    "train.validate_every": (0, INFINITE),
+    "train.checkpoint_minutes": (0, INFINITE),
+    "train.balance": (0, INFINITE),
+    "train.minutes": (0, INFINITE),
+    "train.clahe": (0, INFINITE),
+    "predict.tile": (0, INFINITE),
+    "predict.step": (0.05, 1),
+    "predict.margin": (0, INFINITE),
+    "predict.batch": (1, INFINITE),
+    "evaluate.bootstrap": (0, INFINITE),
+    "evaluate.workers": (0, INFINITE),
+    "submit.min_area": (0, INFINITE),
+    "submit.max_hole": (0, INFINITE),
+    "limits.hours": (0, INFINITE),
+}
+"""Settings that are numbers, and the smallest and largest that make sense."""
+
+
+def settings(config: Config) -> None:
+    """Check choices, ranges and forms of everything that does not depend on data.
+
+    Raises:
+        ConfigError: names the first setting that does not fit, and what would.
+    """
+    for key, words in CHOICES.items():
+        _one_of(key, _get(config, key), words)
+    for key, words in LISTED.items():
+        for value in _get(config, key):
+            _one_of(key, value, words)
+    for key, (low, high) in RANGES.items():
+        value = _get(config, key)
+        if not low <= value <= high:
+            bound = f"at least {low:g}" if high == INFINITE else f"from {low:g} to {high:g}"
+            raise ConfigError(f"{key}={value}: out of range; expected {bound}")
+    if config.shard is not None:
+        _shard(config.shard)
+    for group in ("model", "target", "instances"):
+        if not isinstance(getattr(config, group).get("name"), str):
+            raise ConfigError(f"{group}.name: missing; choose one with {group}=NAME")
+    for key in ("run", "name"):
+        value = getattr(config, key)
+        if value is not None and not re.fullmatch(r"[\w][\w.+-]*", value):
+            raise ConfigError(f"{key}={value}: expected a name for a folder: letters, digits, _ . + - and no more")
+
+
+def options(group: str, given: Mapping[str, Any], known: Mapping[str, inspect.Parameter]) -> None:
+    """Check the options of one choice against the signature of the class that they go to.
+
+    Args:
+        group: `model`, `target` or `instances`, for the message.
+        given: the configuration of the group, with its `name`.
+        known: the parameters of the class.
+
+    Raises:
+        ConfigError: an option does not exist or has the wrong type.
+    """
+    name = given.get("name")
+    for key, value in given.items():
+        if key == "name":
+            continue
+        if key not in known:
+            close = difflib.get_close_matches(key, list(known), n=1)
+            hint = f"; did you mean {group}.{close[0]}?" if close else ""
+            raise ConfigError(
+                f"{group}.{key}: {name} has no such option{hint} "
+                f"(it has: {', '.join(known) or 'none'})"
+            )
+        annotation = _annotation(known[key])
+        if annotation is not None and not fits(value, annotation):
+            raise ConfigError(
+                f"{group}.{key}={value}: expected {_readable(annotation)}, found {type(value).__name__} {value!r}"
+            )
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a value read from YAML can stand where `annotation` is asked for; unknown annotations fit."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if annotation is Any or annotation is None:
+        return True
+    if origin in (Union, types.UnionType):
+        return any(value is None if one is type(None) else fits(value, one) for one in inner)
+    if origin is Literal:
+        return value in inner
+    if origin in (list, tuple) or _is_sequence(origin or annotation):
+        items = [one for one in inner if one is not Ellipsis]
+        return isinstance(value, (list, tuple)) and all(fits(item, items[0]) for item in value if items)
+    if annotation is bool or annotation is str:
+        return isinstance(value, annotation)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return True
+
+
+def expected_type(key: str) -> str:
+    """What the schema wants for a dotted key, in plain words."""
+    owner: Any = Config
+    for part in key.split("."):
+        part = part.split("[", 1)[0]
+        if not is_dataclass(owner):
+            break
+        owner = typing.get_type_hints(owner)[part]
+    if get_origin(owner) is dict and key.count("."):
+        owner = get_args(owner)[1]
+    return "a group of settings" if is_dataclass(owner) else _readable(owner)
+
+
+def _readable(annotation: Any) -> str:
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+    if annotation in words:
+        return words[annotation]
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return " or ".join(_readable(one) for one in inner)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, inner))
+    if origin in (list, tuple) or _is_sequence(origin or annotation):
+        return "a list such as [a,b]"
+    if origin is dict:
+        return "a group of settings"
+    return str(annotation)
+
+
+def _is_sequence(kind: Any) -> bool:
+    from collections.abc import Sequence
+
+    return isinstance(kind, type) and issubclass(kind, Sequence) and not issubclass(kind, (str, bytes))
+
+
+def _annotation(parameter: inspect.Parameter) -> Any:
+    """The parameter's annotation as a type; None where it has none or it cannot be told from its text."""
+    annotation = parameter.annotation
+    if annotation is inspect.Parameter.empty:
+        return None
+    if not isinstance(annotation, str):
+        return annotation
+    from collections.abc import Sequence
+
+    names = {"Any": Any, "Literal": Literal, "Sequence": Sequence, "Callable": Callable, "Mapping": Mapping}
+    try:
+        return eval(annotation, {"__builtins__": {}}, {**names, **_PLAIN})  # our own source, never a user's text
+    except NameError:
+        return None
+
+
+_PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict}
+
+
+def _get(config: Config, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _one_of(key: str, value: Any, words: tuple[str, ...]) -> None:
+    if value not in words:
+        close = difflib.get_close_matches(str(value), words, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"{key}={value}: expected one of {', '.join(words)}{hint}")
+
+
+def _shard(shard: str) -> None:
+    found = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if not found or not int(found[1]) < int(found[2]):
+        raise ConfigError(f"shard={shard}: expected i/n with 0 ≤ i < n, for example shard=0/4")

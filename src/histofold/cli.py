@@ -1,0 +1,163 @@
+"""The command line of every verb: overrides in, one clear line and an exit code out.
+
+    python src/train.py competition=dsb2018 model=unet fold=0
+    python src/train.py -m fold=0,1,2,3,4
+    python src/train.py -m fold=0,1,2,3,4 hydra/launcher=ray
+
+Exit codes: 0 done, 1 something went wrong (one line says what), 2 a setting is wrong, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from histofold.errors import HistofoldError
+
+if TYPE_CHECKING:
+    from histofold.config import Config
+
+# albumentations asks the registry for a newer version at import, which fails loudly without a network.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+INTERRUPTED = 130
+MULTIRUN = ("-m", "--multirun")
+HELP = ("-h", "--help")
+PRINT = ("-c", "--cfg")
+
+
+def main(verb: str, argv: Sequence[str] | None = None) -> int:
+    """Run a verb with the overrides in `argv` (by default the process's own); gives the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(verb, arguments)
+    except KeyboardInterrupt:
+        from histofold.commands import COMMANDS
+
+        return _say(f"interrupted; {COMMANDS[verb].again}", INTERRUPTED)
+    except (HistofoldError, ImportError, OSError, RuntimeError) as error:
+        return fail(verb, error)
+
+
+def fail(verb: str, error: Exception) -> int:
+    """Print what a person needs to know of an error, and give its exit code; what looks like a bug is raised again."""
+    if os.environ.get("HISTOFOLD_DEBUG") == "1":
+        raise error
+    if isinstance(error, HistofoldError):
+        return _say(str(error), error.exit_code)
+    if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith("histofold"):
+        return _say(
+            f"the package {error.name!r} is missing in {sys.executable}: activate .venv "
+            f"(source .venv/bin/activate) or use ./run.sh {verb}",
+            1,
+        )
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return _say(f"{error.filename}: {error.strerror}", 1)
+    if type(error).__name__ == "OutOfMemoryError":
+        return _say(
+            "the GPU's memory is full: lower train.batch and raise train.accumulate, or lower predict.batch", 1
+        )
+    raise error
+
+
+def _dispatch(verb: str, arguments: list[str]) -> int:
+    overrides = [argument for argument in arguments if argument not in (*MULTIRUN, *HELP)]
+    if any(argument in HELP for argument in arguments):
+        print(help_text(verb))
+        return 0
+    if overrides and overrides[0] in PRINT:
+        return _print_config([override for override in overrides[1:] if override not in ("job", "all")])
+    unknown = [override for override in overrides if override.startswith("-")]
+    if unknown:
+        return _say(f"{unknown[0]}: unknown option; there are -m, --cfg and --help, and settings as key=value", 2)
+    if len(overrides) != len(arguments):
+        from histofold.multirun import multirun
+
+        return multirun(verb, overrides)
+    from histofold.compose import compose
+
+    launcher = [override for override in overrides if override.startswith(("hydra/launcher=", "hydra.launcher."))]
+    if launcher:
+        return _say(f"{launcher[0]}: has an effect on several jobs only; add -m and a list, as in -m fold=0,1,2", 2)
+    run(verb, compose(overrides), overrides)
+    return 0
+
+
+def run(verb: str, composed: object, overrides: Sequence[str]) -> None:
+    """Check one composed configuration and run the verb with it.
+
+    Raises:
+        ConfigError: a setting is wrong.
+        HistofoldError: the verb failed in a way that a person can mend.
+    """
+    from omegaconf import DictConfig
+
+    from histofold.commands import COMMANDS
+    from histofold.compose import load
+
+    assert isinstance(composed, DictConfig)
+    config = load(composed)
+    command = COMMANDS[verb]
+    check_options(config, [group for group in GROUPS if group in command.groups or _touches(overrides, group)])
+    command.function()(config)
+
+
+GROUPS = {"model": "histofold.models", "target": "histofold.targets", "instances": "histofold.instances"}
+"""Choices that are classes, and the module whose `options(name)` gives a class's parameters."""
+
+
+def check_options(config: Config, groups: Sequence[str]) -> None:
+    """Check the options of some groups against the classes (this imports them, and torch with them).
+
+    Raises:
+        ConfigError: a name or an option does not exist, or an option has the wrong type.
+    """
+    import importlib
+
+    from histofold import checks
+
+    for group in groups:
+        given = getattr(config, group)
+        checks.options(group, given, importlib.import_module(GROUPS[group]).options(given["name"]))
+
+
+def help_text(verb: str) -> str:
+    """Usage of one verb: what it does, examples, and the choices that exist."""
+    from histofold.commands import COMMANDS
+
+    configs = Path(__file__).resolve().parents[2] / "configs"
+    lines = [f"{verb}: {COMMANDS[verb].text}", "", f"  python src/{verb}.py competition=dsb2018 model=unet fold=0", ""]
+    lines.append("Choices:")
+    for group in sorted(path for path in configs.iterdir() if path.is_dir() and path.name != "hydra"):
+        names = ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
+        lines.append(f"  {group.name + '=':<14}{names}")
+    lines += [
+        "",
+        "  -m key=a,b,c  one job for each value; hydra/launcher=ray, submitit_slurm or submitit_local spreads them",
+        "  --cfg         print the whole configuration and stop",
+        f"Every setting with its default and meaning: {configs / 'config.yaml'}",
+    ]
+    return "\n".join(lines)
+
+
+def _print_config(overrides: Sequence[str]) -> int:
+    from omegaconf import OmegaConf
+
+    from histofold.compose import compose, load
+
+    composed = compose(overrides)
+    load(composed)
+    print(OmegaConf.to_yaml(composed), end="")
+    return 0
+
+
+def _touches(overrides: Sequence[str], group: str) -> bool:
+    return any(override.lstrip("+").startswith(f"{group}.") for override in overrides)
+
+
+def _say(text: str, code: int) -> int:
+    print(f"histofold: {text}", file=sys.stderr)
+    return code
