@@ -1,0 +1,72 @@
+"""Decoders by name: from the bands of a target to a label image.
+
+Example:
+    >>> decoder = build("watershed", threshold=0.45, min_size=20)
+    >>> decoder.needs
+    ('foreground', 'border')
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from histofold.instances.base import Decoder
+from histofold.instances.grids import GRIDS
+from histofold.instances.threshold import Mask, Threshold
+from histofold.instances.watershed import Watershed
+from histofold.registry import Registry
+
+__all__ = ["Decoder", "build", "default_for", "grid", "names", "options", "resolve"]
+
+REGISTRY: Registry[Decoder] = Registry("instances", {cls.name: cls for cls in (Mask, Threshold, Watershed)})
+
+
+def build(name: str, **options: Any) -> Decoder:
+    """Make the decoder of a name.
+
+    Raises:
+        ConfigError: unknown name or option, or a value of the wrong type or out of range.
+    """
+    return REGISTRY.build(name, **options)
+
+
+def names() -> list[str]:
+    """All names, sorted."""
+    return REGISTRY.names()
+
+
+def options(name: str) -> dict[str, inspect.Parameter]:
+    """Options of a decoder with their defaults."""
+    return REGISTRY.options(name)
+
+
+def default_for(bands: Iterable[str]) -> str:
+    """Name of the decoder that suits the bands that are there."""
+    there = set(bands)
+    for band, name in (("border", "watershed"),):
+        if band in there:
+            return name
+    return "threshold"
+
+
+def resolve(settings: Mapping[str, Any], bands: Iterable[str]) -> Decoder:
+    """Make the decoder of a config group's settings (`name` and options); the name `auto` takes `default_for(bands)`.
+
+    Raises:
+        ConfigError: as in `build`.
+    """
+    rest = {key: value for key, value in settings.items() if key != "name"}
+    name = str(settings.get("name", "auto"))
+    return build(default_for(bands) if name == "auto" else name, **rest)
+
+
+def grid(name: str) -> list[dict[str, Any]]:
+    """Settings of a decoder that tuning tries, as option dicts.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    REGISTRY.find(name)
+    return GRIDS[name]()

@@ -1,0 +1,31 @@
+"""Metrics: by pixel, by object, and those of the competitions; all instance metrics share one matcher.
+
+Example:
+    >>> import numpy as np
+    >>> truth = np.zeros((8, 8), int); truth[1:4, 1:4] = 1
+    >>> dsb(truth, truth)
+    1.0
+"""
+
+from histofold.metrics.detection import Matching, dsb, dsb_score, match, pool
+from histofold.metrics.instances import instance_scores, scores_of
+from histofold.metrics.matching import Contingency, contingency
+from histofold.metrics.semantic import dice, dice_curve, histogram, iou, iou_curve, pooled
+
+__all__ = [
+    "Contingency",
+    "Matching",
+    "contingency",
+    "dice",
+    "dice_curve",
+    "dsb",
+    "dsb_score",
+    "histogram",
+    "instance_scores",
+    "iou",
+    "iou_curve",
+    "match",
+    "pool",
+    "pooled",
+    "scores_of",
+]

@@ -1,0 +1,77 @@
+"""What a target is: labels become a training tensor, raw outputs become named bands."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from histofold.errors import DataError
+
+Labels = NDArray[np.int32]
+"""(H, W), 0 background, 1..n instances."""
+
+
+@dataclass(frozen=True)
+class Band:
+    """One named map that a target gives, and the range of its values (what uint8 0..255 stands for on disk)."""
+
+    name: str
+    low: float = 0.0
+    high: float = 1.0
+
+
+class Target(ABC):
+    """Owns the way from labels to what a network learns and from its raw output to bands.
+
+    Attributes:
+        name: in the registry and in `target=`.
+        channels: outputs of the network.
+        bands: what `to_bands` gives, in order; the first is always `foreground`.
+        activation: of the raw output: sigmoid, softmax, softplus, relu or linear.
+        default_loss: loss terms and their weights where the user names none.
+    """
+
+    name: ClassVar[str]
+    channels: int
+    bands: tuple[Band, ...]
+    activation: str
+    default_loss: dict[str, float]
+
+    @abstractmethod
+    def encode(self, labels: NDArray[Any]) -> NDArray[np.float32] | NDArray[np.int64]:
+        """Turn labels (H, W) into float32 (C, H, W), or into int64 classes (H, W) for softmax targets."""
+
+    @abstractmethod
+    def to_bands(self, raw: torch.Tensor) -> torch.Tensor:
+        """Turn raw output (B, C, H, W) into bands (B, K, H, W), each within its `low` and `high`."""
+
+
+def as_labels(labels: NDArray[Any]) -> Labels:
+    """Check labels and give them as contiguous int32 (H, W), with numbers no larger than the image has pixels.
+
+    Raises:
+        DataError: not two-dimensional, no integers, or negative.
+    """
+    array = np.asarray(labels)
+    if array.ndim != 2:
+        raise DataError(f"labels: expected an image (height, width), found shape {array.shape}")
+    if array.dtype == np.bool_:
+        array = array.view(np.uint8)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise DataError(f"labels: expected integers, found {array.dtype}")
+    if array.dtype.kind == "i" and array.size and array.min() < 0:
+        raise DataError(f"labels: expected 0 or more, found {array.min()}")
+    if array.dtype.itemsize > 1 and array.size and array.max() > array.size:
+        array = compact(array)
+    return np.ascontiguousarray(array, dtype=np.int32)
+
+
+def compact(labels: NDArray[Any]) -> Labels:
+    """Number the labels 1..n in their order, 0 stays background; tables indexed by label then stay small."""
+    values, inverse = np.unique(labels, return_inverse=True)
+    return (inverse.reshape(labels.shape) + int(values[0] != 0)).astype(np.int32)
