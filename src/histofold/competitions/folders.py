@@ -1,0 +1,205 @@
+"""Everything that is kept as images beside label files: one's own data, and public sets as they were released."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+
+from histofold.competitions import fields, images, instances
+from histofold.competitions.base import Competition, Image, Labels, Place, Sample
+from histofold.competitions.dsb2018 import COLUMNS, solution_labels
+from histofold.competitions.layouts import LAYOUTS, MERGED, Item, truth_folder, unlabelled
+from histofold.competitions.rows import RowIndex
+from histofold.errors import ConfigError, DataError
+from histofold.kaggle.csv import CsvFormat
+
+FORMATS = {"dsb2018": CsvFormat("ImageId", "EncodedPixels", "columns", True)}
+"""Submission formats that a folder competition can be asked to write."""
+
+
+def aperio(path: Path, shape: tuple[int, int]) -> Labels:
+    """Instances (H, W) from the outlines of an Aperio ImageScope XML file, vertices 0-indexed x, y.
+
+    Overlaps go to the smaller nucleus, as in `instances.merge`.
+
+    Raises:
+        DataError: not XML, or a vertex without numbers.
+    """
+    try:
+        regions = ElementTree.parse(path).getroot().iter("Region")
+        outlines = [
+            [(float(vertex.attrib["X"]), float(vertex.attrib["Y"])) for vertex in region.iter("Vertex")]
+            for region in regions
+        ]
+    except (ElementTree.ParseError, KeyError, ValueError) as error:
+        raise DataError(f"{path}: not the XML of Aperio ImageScope ({error})") from error
+    boxes = []
+    for points in outlines:
+        if len(points) < 3:
+            continue  # a click without an area, of which the released files have some
+        mask = np.zeros(shape, np.uint8)
+        cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1)
+        boxes.append((str(path), mask))
+    return instances.merge(boxes, shape)
+
+
+def _components(path: Path, shape: tuple[int, int]) -> Labels:
+    values = images.integers(path)
+    # Masks saved as JPEG have grey rims; half of the largest value tells in from out, whatever stands for "in".
+    mask = values > (127 if int(values.max(initial=0)) > 127 else 0)
+    labels: Labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1]
+    return labels
+
+
+READERS: Mapping[str, Callable[[Path, tuple[int, int]], Labels]] = {
+    "labels": lambda path, shape: images.integers(path),
+    "components": _components,
+    "aperio": aperio,
+}
+"""How a truth file becomes instances: stored labels, components of a binary mask, outlines in XML."""
+
+
+class Folders(Competition):
+    """Images with label files.
+
+    Options:
+        layout: how the folder is arranged, see `histofold.competitions.layouts`.
+        images, labels, index: names inside the folder for layout `custom`; labels null: labels/, else masks/.
+        group, stratum, split: columns of index.csv; null: `group`, `type` and `split` where they exist.
+        truth: `instances`, or `mask` when only foreground counts.
+        merged: true when labels are components of a binary mask (instance scores are then marked as such).
+        metric: that ranks, by default `dsb` for instances and `dice` for masks.
+        derive: true fills a missing type and group from the pixels, as for DSB 2018.
+        test: another folder of test images (images/ and, where known, labels/ or `solution`).
+        solution: CSV inside `test` in the format of DSB's stage1_solution.csv.
+        csv: null, or `dsb2018` to write a submission in that format.
+    """
+
+    kind: ClassVar[str] = "images"
+    defaults: ClassVar[dict[str, Any]] = {
+        "layout": "custom",
+        "images": "images",
+        "labels": None,
+        "index": "index.csv",
+        "group": None,
+        "stratum": None,
+        "split": None,
+        "truth": "instances",
+        "merged": False,
+        "metric": None,
+        "derive": False,
+        "test": None,
+        "solution": "stage1_solution.csv",
+        "csv": None,
+    }
+
+    def __init__(self, place: Place) -> None:
+        super().__init__(place)
+        options = self.settings
+        for key, known in (("layout", LAYOUTS), ("truth", ("instances", "mask")), ("csv", (None, *FORMATS))):
+            if options[key] not in known:
+                choices = ", ".join(str(choice) for choice in known if choice)
+                raise ConfigError(f"competition.options.{key}={options[key]}: unknown; there are {choices}")
+        self.truth = str(options["truth"])
+        self.metric = str(options["metric"] or ("dsb" if self.truth == "instances" else "dice"))
+        self.csv = FORMATS[options["csv"]] if options["csv"] else None
+
+        reader = truth_folder(self.root, options)[1] if options["layout"] == "custom" else "labels"
+        self.merged = bool(options["merged"]) or options["layout"] in MERGED or reader == "components"
+
+    def check(self) -> None:
+        """Images and labels belong together one to one, and index.csv knows all of them."""
+        if not self.root.is_dir() or not any(self.root.iterdir()):
+            raise self.missing("no data")
+        if self._test_root is not None and not self._test_root.is_dir():
+            raise DataError(f"{self._test_root}: no such folder; competition.options.test={self.settings['test']}")
+        _ = self._items
+
+    @cached_property
+    def _samples(self) -> list[Sample]:
+        self.check()
+        items = sorted(self._items.values(), key=lambda item: item.sample_id)
+        if self.settings["derive"]:
+            views = fields.look({item.sample_id: item.image for item in items})
+            return [
+                Sample(
+                    item.sample_id,
+                    item.split,
+                    views[item.sample_id].height,
+                    views[item.sample_id].width,
+                    item.group or views[item.sample_id].group,
+                    item.stratum or views[item.sample_id].kind,
+                )
+                for item in items
+            ]
+        return [
+            Sample(item.sample_id, item.split, *images.size(item.image), item.group or item.sample_id, item.stratum or "image")
+            for item in items
+        ]
+
+    def samples(self) -> list[Sample]:
+        """Images of all splits; without a known group each image is its own."""
+        return self._samples
+
+    def source(self, sample_id: str) -> Path:
+        """The image file."""
+        return self._item(sample_id).image
+
+    def files(self, sample_id: str) -> list[Path]:
+        """The image and its label file."""
+        item = self._item(sample_id)
+        return [item.image, *([item.labels] if item.labels else [])]
+
+    def image(self, sample_id: str) -> Image:
+        """Pixels (H, W, 3) uint8."""
+        return images.rgb(self.source(sample_id))
+
+    def labels(self, sample_id: str) -> Labels | None:
+        """Instances 1..n (H, W), or 0/1 for `truth=mask`; None for a test image without truth."""
+        item = self._item(sample_id)
+        if item.labels is None:
+            known = self._solution is not None and sample_id in self._solution
+            labels = solution_labels(self._solution, sample_id, item.image) if known and self._solution else None
+        else:
+            shape = images.size(item.image)
+            labels = instances.checked(READERS[item.reader](item.labels, shape), shape, item.labels, item.image)
+        if labels is None or self.truth == "instances":
+            return labels
+        return (labels > 0).astype(np.uint8)
+
+    def submission_ids(self) -> list[str]:
+        """Ids of every sample outside training, sorted."""
+        return sorted(item.sample_id for item in self._items.values() if item.split != "train")
+
+    @cached_property
+    def _items(self) -> dict[str, Item]:
+        items = LAYOUTS[self.settings["layout"]](self.root, self.settings)
+        if self._test_root is not None:
+            items = [*items, *unlabelled(self._test_root, self.settings)]
+        found: dict[str, Item] = {}
+        for item in items:
+            if item.sample_id in found:
+                raise DataError(f"{item.image}: id {item.sample_id!r} is also {found[item.sample_id].image}; rename one")
+            found[item.sample_id] = item
+        return found
+
+    def _item(self, sample_id: str) -> Item:
+        if sample_id not in self._items:
+            raise DataError(f"{self.root}: no image {sample_id!r}")
+        return self._items[sample_id]
+
+    @property
+    def _test_root(self) -> Path | None:
+        # As `folder`, it counts from the input folder unless it is absolute.
+        return (self.root.parent / str(self.settings["test"])) if self.settings["test"] else None
+
+    @cached_property
+    def _solution(self) -> RowIndex | None:
+        path = (self._test_root or self.root) / str(self.settings["solution"])
+        return RowIndex.of(path, COLUMNS) if path.is_file() else None

@@ -1,0 +1,96 @@
+"""Instance label images from what competitions ship: one mask file a nucleus, or one run-length text a nucleus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histofold import rle
+from histofold.competitions import images
+from histofold.errors import DataError
+
+Labels = NDArray[np.integer[Any]]
+
+
+def smallest(count: int) -> type[np.integer[Any]]:
+    """The smallest unsigned type that holds labels 0..count."""
+    return np.uint8 if count < 2**8 else np.uint16 if count < 2**16 else np.uint32
+
+
+def merge(masks: Iterable[tuple[str, NDArray[Any]]], shape: tuple[int, int]) -> Labels:
+    """One label image (H, W), labels 1..n in the order of `masks`, from named masks (H, W) of one nucleus each.
+
+    Where masks overlap the smaller nucleus keeps the pixel, of equals the earlier: painted over by a large neighbour
+    a small nucleus could vanish, while the large one loses little. A mask without a pixel gives no label.
+
+    Raises:
+        DataError: a mask of another size than `shape`.
+    """
+    kept: list[NDArray[np.int64]] = []
+    for name, mask in masks:
+        if mask.shape != shape:
+            raise DataError(f"{name}: this mask is {_size(mask.shape)}, its image {_size(shape)}; they must agree")
+        pixels = np.flatnonzero(mask)
+        if len(pixels):
+            kept.append(pixels)
+    labels = np.zeros(shape[0] * shape[1], dtype=smallest(len(kept)))
+    # Stable by falling size, later first among equals: what is painted last stays.
+    for index in sorted(range(len(kept)), key=lambda index: (-len(kept[index]), -index)):
+        labels[kept[index]] = index + 1
+    return _consecutive(labels.reshape(shape), len(kept))
+
+
+def from_files(paths: Sequence[Path], shape: tuple[int, int]) -> Labels:
+    """Merge one mask file a nucleus, any non-zero pixel is nucleus; see `merge`.
+
+    Raises:
+        DataError: a broken file, or one of another size.
+    """
+    return merge(((str(path), images.integers(path) != 0) for path in paths), shape)
+
+
+def from_runs(texts: Sequence[str], shape: tuple[int, int], where: str) -> Labels:
+    """Merge one run-length text (1-indexed, column-major) a nucleus; empty texts are no nucleus; see `merge`.
+
+    Raises:
+        DataError: a text that breaks the dialect; `where` says which file and image.
+    """
+    return merge(_decoded(texts, shape, where), shape)
+
+
+def checked(labels: Labels, shape: tuple[int, int], path: Path, image: Path) -> Labels:
+    """The same labels in a small unsigned type.
+
+    Raises:
+        DataError: another size than the image, or a negative label.
+    """
+    if labels.shape != shape:
+        raise DataError(f"{path}: this mask is {_size(labels.shape)}, its image {image.name} {_size(shape)}")
+    if labels.size and int(labels.min()) < 0:
+        raise DataError(f"{path}: negative labels; expected 0 for background and 1..n for objects")
+    return labels.astype(smallest(int(labels.max(initial=0))), copy=False)
+
+
+def _decoded(texts: Sequence[str], shape: tuple[int, int], where: str) -> Iterable[tuple[str, NDArray[Any]]]:
+    for number, text in enumerate(texts, start=1):
+        if text.strip():
+            try:
+                yield where, rle.decode(text, shape)
+            except DataError as error:
+                raise DataError(f"{where}: nucleus {number}: {error}") from error
+
+
+def _consecutive(labels: Labels, count: int) -> Labels:
+    present = np.bincount(labels.ravel(), minlength=count + 1) > 0
+    present[0] = False
+    if present[1:].all():
+        return labels
+    return (np.cumsum(present) * present).astype(labels.dtype)[labels]  # a nucleus wholly covered by smaller ones
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape)) + " (height × width)"

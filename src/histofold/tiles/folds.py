@@ -1,0 +1,168 @@
+"""The folds file: which sample is held out when; made once, shared by every model, meant to be read and edited.
+
+Columns `sample_id, split, height, width, group, stratum, fold`; fold is -1 outside training.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from histofold import files
+from histofold.competitions.base import Sample
+from histofold.errors import ConfigError, DataError
+
+COLUMNS = ["sample_id", "split", "height", "width", "group", "stratum", "fold"]
+TEXTS = {name: str for name in ("sample_id", "split", "group", "stratum")}
+RARE = "rare"
+"""Stratum that stands for all those with fewer groups than folds while the folds are made."""
+
+
+def make(samples: Sequence[Sample], n_folds: int, seed: int) -> pd.DataFrame:
+    """Folds 0..n_folds-1 for the samples of split `train`, -1 for the others; sorted by id.
+
+    No group is ever in two folds. Strata are spread evenly; a stratum with fewer groups than folds cannot be, so
+    such strata are merged into one for the purpose (the column keeps the real one). The same samples, number and
+    seed give the same folds on every machine.
+
+    Raises:
+        ConfigError: more folds than groups, or fewer than two folds.
+        DataError: two samples with one id.
+    """
+    ordered = sorted(samples, key=lambda sample: sample.sample_id)
+    twice = [key for key, count in Counter(sample.sample_id for sample in ordered).items() if count > 1]
+    if twice:
+        raise DataError(f"sample {twice[0]!r} is there twice; ids must be unique")
+    train = [sample for sample in ordered if sample.split == "train"]
+    groups = sorted({sample.group for sample in train})
+    if n_folds < 2:
+        raise ConfigError(f"prepare.n_folds={n_folds}: expected at least 2")
+    if len(groups) < n_folds:
+        raise ConfigError(
+            f"prepare.n_folds={n_folds}: there are only {len(groups)} groups in training ({', '.join(groups[:5])}); "
+            f"set prepare.n_folds={max(2, len(groups))} or less"
+        )
+    fold_of = _assign(train, n_folds, seed)
+    rows = [
+        (*(getattr(sample, name) for name in COLUMNS[:-1]), fold_of[sample.group] if sample.split == "train" else -1)
+        for sample in ordered
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _assign(train: Sequence[Sample], n_folds: int, seed: int) -> dict[str, int]:
+    """Fold of each group."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    strata = merged_strata(train, n_folds)
+    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
+    groups = np.array([sample.group for sample in train])
+    fold_of: dict[str, int] = {}
+    for fold, (_, held_out) in enumerate(splitter.split(np.zeros(len(train)), strata, groups)):
+        fold_of.update(dict.fromkeys(groups[held_out].tolist(), fold))
+    return fold_of
+
+
+def merged_strata(train: Sequence[Sample], n_folds: int) -> list[str]:
+    """The stratum of each sample, with those of fewer groups than folds merged into `rare`.
+
+    If even together they have fewer groups than folds, they join the largest stratum.
+    """
+    groups: dict[str, set[str]] = defaultdict(set)
+    for sample in train:
+        groups[sample.stratum].add(sample.group)
+    few = {stratum for stratum, members in groups.items() if len(members) < n_folds}
+    if not few:
+        return [sample.stratum for sample in train]
+    together = set().union(*(groups[stratum] for stratum in few))
+    common = sorted(set(groups) - few, key=lambda stratum: (-len(groups[stratum]), stratum))
+    name = RARE if len(together) >= n_folds or not common else common[0]
+    return [name if sample.stratum in few else sample.stratum for sample in train]
+
+
+def write(path: Path, folds: pd.DataFrame) -> None:
+    """Write folds.csv atomically."""
+    with files.atomic(path) as temporary:
+        folds[COLUMNS].to_csv(temporary, index=False, lineterminator="\n")
+
+
+def read(path: Path, samples: Sequence[Sample] | None = None) -> pd.DataFrame:
+    """Read folds.csv, which a person may have edited, and check it; with `samples` also against the data.
+
+    Raises:
+        DataError: missing file, column or id; an id twice or unknown; a fold that is no number, or set outside
+            training; a group in two folds; folds that leave a gap.
+    """
+    try:
+        # Ids such as 0486052bb or 007 are texts, and the group 67347 is one too.
+        folds = pd.read_csv(path, dtype=TEXTS, keep_default_na=False, encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file; make it with `./run.sh prepare`") from error
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not readable as CSV ({' '.join(str(error).split())})") from error
+    absent = [name for name in COLUMNS if name not in folds.columns]
+    if absent:
+        raise DataError(
+            f"{path}: no column {absent[0]!r}; expected {', '.join(COLUMNS)}, found {', '.join(map(str, folds.columns))}"
+        )
+    for name in ("height", "width", "fold"):
+        folds[name] = _integers(folds[name], path, name)
+    _check_ids(path, folds, None if samples is None else [sample.sample_id for sample in samples])
+    _check_folds(path, folds)
+    return folds[COLUMNS]
+
+
+def _integers(values: pd.Series, path: Path, name: str) -> pd.Series:
+    numbers = pd.to_numeric(values, errors="coerce")
+    bad = numbers.isna() | (numbers != numbers.round())
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise DataError(f"{path}: line {row + 2}: {name} is {values.iloc[row]!r}, expected a whole number")
+    return numbers.astype(np.int64)
+
+
+def _check_ids(path: Path, folds: pd.DataFrame, known: Sequence[str] | None) -> None:
+    twice = folds.sample_id[folds.sample_id.duplicated()]
+    if len(twice):
+        raise DataError(f"{path}: line {int(twice.index[0]) + 2}: {twice.iloc[0]!r} is there twice")
+    if known is None:
+        return
+    for odd, text in (
+        (sorted(set(folds.sample_id) - set(known)), "is not in the data; delete its row"),
+        (sorted(set(known) - set(folds.sample_id)), "is in the data but has no row; add it, or delete the file"),
+    ):
+        if odd:
+            raise DataError(f"{path}: {odd[0]!r} {text} ({_count(odd)})")
+
+
+def _check_folds(path: Path, folds: pd.DataFrame) -> None:
+    train = folds[folds.split == "train"]
+    for wrong, text in (
+        (train[train.fold < -1], "expected -1 (left out) or 0 and up"),
+        (folds[(folds.split != "train") & (folds.fold != -1)], "expected -1, because its split is not train"),
+    ):
+        if len(wrong):
+            row = wrong.iloc[0]
+            raise DataError(f"{path}: line {int(wrong.index[0]) + 2}: {row.sample_id!r} has fold {row.fold}; {text}")
+    used = train[train.fold >= 0]
+    for group, members in used.groupby("group", sort=True):
+        if members.fold.nunique() > 1:
+            first = members.drop_duplicates("fold")
+            where = ", ".join(f"{row.sample_id} in {row.fold}" for row in first.itertuples())
+            raise DataError(
+                f"{path}: group {group!r} is split over folds ({where}); samples of one group show the same "
+                "patient or field and must share a fold"
+            )
+    gaps = sorted(set(range(int(used.fold.max()) + 1 if len(used) else 0)) - set(used.fold))
+    if len(used) and (gaps or used.fold.nunique() < 2):
+        found = ", ".join(map(str, sorted(set(used.fold))))
+        raise DataError(f"{path}: folds {found}; expected at least two, numbered 0, 1, 2 … without a gap")
+
+
+def _count(odd: Iterable[str]) -> str:
+    count = len(list(odd))
+    return "1 such id" if count == 1 else f"{count} such ids"
