@@ -1,0 +1,233 @@
+"""A slide: windows and full-width bands at any reduction, decoded by several threads in bounded memory."""
+
+from __future__ import annotations
+
+import math
+import queue
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histofold import parallel
+from histofold.errors import ConfigError, DataError
+from histofold.slides import foreign
+from histofold.slides.reduce import Axis, Reducer
+from histofold.slides.source import Layout, Level, Source, TiffSource, read_layout
+from histofold.tiles.grid import rational, reduced
+
+CHUNK_BYTES = 12 << 20
+"""Decoded bytes that are read at once: large enough to hide the overhead of a call, small enough for a CPU's cache."""
+
+Image = NDArray[np.uint8]
+
+
+class Slide:
+    """One slide; opens its files when it is first read, in each process and thread anew.
+
+    Attributes:
+        path: the file.
+        height, width: in full-size pixels.
+        threads: decoding threads of `bands` and of large windows.
+    """
+
+    def __init__(self, path: Path | str, threads: int | None = None) -> None:
+        self.path = Path(path)
+        self.threads = threads or parallel.cores()
+        self._layout, self._make = _open_file(self.path)
+        self.height = self._layout.levels[0].height
+        self.width = self._layout.levels[0].width
+        self._handles = {level.number: Handles(self._opener(level)) for level in self._layout.levels}
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Slide, (self.path, self.threads)
+
+    def __repr__(self) -> str:
+        return f"Slide({str(self.path)!r}, height={self.height}, width={self.width})"
+
+    def close(self) -> None:
+        """Close all handles; the slide opens again when it is read."""
+        for handles in self._handles.values():
+            handles.close()
+
+    def window(self, y: int, x: int, height: int, width: int, scale: float = 1.0) -> Image:
+        """Read full-size pixels [y, y + height) × [x, x + width), averaged over scale × scale cells.
+
+        Gives (ceil(height / scale), ceil(width / scale), 3) uint8 RGB.
+
+        Raises:
+            DataError: the window reaches outside the slide, or the file is damaged.
+            ConfigError: the scale is below 1.
+        """
+        if min(y, x) < 0 or min(height, width) < 1 or y + height > self.height or x + width > self.width:
+            raise DataError(
+                f"{self.path}: window y={y} x={x} height={height} width={width} reaches outside the slide of "
+                f"{self.height} × {self.width} pixels"
+            )
+        rows = list(self._rows((y, height), (x, width), scale))
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+
+    def bands(self, height: int, scale: float = 1.0, overlap: int = 0) -> Iterator[tuple[int, Image]]:
+        """Walk the slide from top to bottom in full-width bands, decoding everything once.
+
+        Args:
+            height: rows of a band, in rows of the reduced image; the last band may be lower.
+            scale: reduction.
+            overlap: rows that a band repeats from the one before, in rows of the reduced image.
+
+        Yields the first reduced row and the band (rows, ceil(width / scale), 3). The next rows are decoded while the
+        caller works on a band. Memory: a band, and a chunk of rows for each thread.
+        """
+        if height < 1 or not 0 <= overlap < height:
+            raise ConfigError(f"bands of {height} rows with an overlap of {overlap}: expected 0 ≤ overlap < height")
+        total = reduced(self.height, scale)
+        first, held = 0, np.empty((0, reduced(self.width, scale), 3), np.uint8)
+        parts: deque[Image] = deque()
+        count = 0
+        for rows in self._rows((0, self.height), (0, self.width), scale):
+            parts.append(rows)
+            count += len(rows)
+            while count >= height or (first + count == total and count > 0):
+                held = parts[0] if len(parts) == 1 else np.concatenate(parts)
+                yield first, held[:height]
+                if first + min(count, height) == total:
+                    return
+                step = height - overlap
+                parts = deque([held[step:]])
+                first, count = first + step, count - step
+
+    def _rows(self, rows: tuple[int, int], columns: tuple[int, int], scale: float) -> Iterator[Image]:
+        """Reduced rows of a window in pieces, top to bottom."""
+        exact = rational(scale)
+        level = self._level(exact)
+        axis_y, top, bottom = _axis(rows, level.height, level.factor, exact)
+        axis_x, left, right = _axis(columns, level.width, level.factor, exact)
+        reducer = Reducer(axis_y, axis_x, right - left, 3, self._layout.ceiling)
+        for chunk in self._chunks(level, (top, bottom), (left, right)):
+            done = reducer.push(chunk)
+            if len(done):
+                yield done
+
+    def _level(self, scale: Fraction) -> Level:
+        return self._layout.levels[0]
+
+    def _chunks(self, level: Level, rows: tuple[int, int], columns: tuple[int, int]) -> Iterator[NDArray[Any]]:
+        """Planes (3, n, columns) of a window in pieces that end where blocks end; read ahead by threads."""
+        (top, bottom), (left, right) = rows, columns
+        kind = np.dtype(self._layout.kind)
+        count = _chunk_rows(level.block_rows, 3 * (right - left) * kind.itemsize)
+        edges = [top, *range((top // count + 1) * count, bottom, count), bottom]
+        handles = self._handles[level.number]
+        threads = min(1 if level.sequential else self.threads, len(edges) - 1)
+
+        def read(first: int, last: int, buffer: NDArray[Any]) -> NDArray[Any]:
+            out = buffer[: 3 * (last - first) * (right - left)].reshape(3, last - first, right - left)
+            with handles.borrow() as source:
+                source.read(first, left, out)
+            return out
+
+        size = 3 * min(count, bottom - top) * (right - left)
+        if len(edges) == 2:
+            yield read(top, bottom, np.empty(size, kind))
+            return
+        buffers = [np.empty(size, kind) for _ in range(threads + 1)]
+        waiting: deque[tuple[Future[NDArray[Any]], NDArray[Any]]] = deque()
+        with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+            try:
+                for first, last in zip(edges[:-1], edges[1:], strict=True):
+                    if not buffers:
+                        future, buffer = waiting.popleft()
+                        yield future.result()
+                        buffers.append(buffer)
+                    buffer = buffers.pop()
+                    waiting.append((pool.submit(read, first, last, buffer), buffer))
+                while waiting:
+                    yield waiting.popleft()[0].result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _opener(self, level: Level) -> Callable[[], Source]:
+        return lambda: self._make(level)
+
+
+class Handles:
+    """Handles on one file: each thread borrows one, and as many are opened as are needed at once."""
+
+    def __init__(self, make: Callable[[], Source]) -> None:
+        self._make = make
+        self._free: queue.LifoQueue[Source] = queue.LifoQueue()
+
+    @contextmanager
+    def borrow(self) -> Iterator[Source]:
+        """A handle that nobody else uses inside this block."""
+        try:
+            source = self._free.get_nowait()
+        except queue.Empty:
+            source = self._make()
+        try:
+            yield source
+        finally:
+            self._free.put(source)
+
+    def close(self) -> None:
+        """Close the handles that are not in use."""
+        while True:
+            try:
+                self._free.get_nowait().close()
+            except queue.Empty:
+                return
+
+
+def _open_file(path: Path) -> tuple[Layout, Callable[[Level], Source]]:
+    if foreign.is_foreign(path):
+        layout = foreign.read_layout(path)
+        return layout, lambda level: foreign.OpenslideSource(path, level)
+    layout = read_layout(path)
+    return layout, lambda level: TiffSource(path, layout, level)
+
+
+def _axis(window: tuple[int, int], available: int, factor: int, scale: Fraction) -> tuple[Axis, int, int]:
+    start, length = window
+    size = math.ceil(length / scale)
+    return Axis.of(Fraction(start, factor), Fraction(length, factor), available, scale / factor, size)
+
+
+def _chunk_rows(block_rows: int, row_bytes: int) -> int:
+    """Rows read at once: whole blocks, about CHUNK_BYTES."""
+    return block_rows * max(1, CHUNK_BYTES // (row_bytes * block_rows))
+
+
+def open(path: Path | str, threads: int | None = None) -> Slide:
+    """Open a slide of any TIFF layout, or of any format that openslide reads.
+
+    Args:
+        path: the file.
+        threads: decoding threads; by default one for each core. Worker processes should ask for their share.
+
+    Raises:
+        DataError: the file is missing, truncated, or not a picture that can be read.
+    """
+    return Slide(path, threads)
+
+
+def thumbnail(path: Path | str, longest: int = 1024) -> tuple[Image, float]:
+    """A whole slide at the smallest whole reduction that brings its longer side to at most `longest` pixels.
+
+    Gives (H, W, 3) uint8 RGB and the reduction.
+    """
+    with open(path) as slide:
+        scale = float(-(-max(slide.height, slide.width) // longest))
+        return slide.window(0, 0, slide.height, slide.width, scale), scale
