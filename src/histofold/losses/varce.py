@@ -21,8 +21,8 @@ class VarCE:
 
     L = mean over pixels of weight × CE + alpha · V, and V is the mean over the images of
     Σ_i Σ_c Var{p_c(x): x in instance i} / N with all softmax channels c, the unbiased variance (an instance of one
-    pixel adds 0 and still counts), and N the image's number of instances. An image without instances adds nothing, so that
-    empty crops give exactly the cross entropy.
+    pixel adds 0 and still counts), and N the image's number of instances. An image without instances adds nothing, so
+    that empty crops give exactly the cross entropy.
 
     The batch needs `instances` (B, H, W), 0 for background: `inside_components` of the crop's truth, found once by the
     loader. What differs from the authors' code: instances are not searched for inside the loop, sums are scattered

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from pathlib import Path
 from typing import Any
 
 import segmentation_models_pytorch as smp
+import timm
 import torch
 from torch import nn
 
@@ -47,6 +49,7 @@ class SmpNet(nn.Module):
         """
         super().__init__()
         network_class = _architecture(arch)
+        _check_encoder(encoder)
         known = inspect.signature(network_class.__init__).parameters
         for key in further:
             if key in _OWN or key not in known:
@@ -72,6 +75,21 @@ def _architecture(arch: str) -> Any:
 def _options_of(parameters: Any) -> list[str]:
     """Names of the options that a user may give."""
     return [key for key in parameters if key not in (*_OWN, "self", "kwargs")]
+
+
+def _check_encoder(encoder: str) -> None:
+    """Refuse an encoder that neither library knows, with the nearest names."""
+    if encoder.startswith("tu-"):
+        if timm.is_model(encoder[3:].split(".")[0]):
+            return
+        close = [f"tu-{name}" for name in difflib.get_close_matches(encoder[3:], timm.list_models(), n=3)]
+    else:
+        known = smp.encoders.get_encoder_names()
+        if encoder in known:
+            return
+        close = difflib.get_close_matches(encoder, known, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else "see segmentation-models-pytorch, or tu-NAME for timm's"
+    raise ConfigError(f"model.encoder: unknown encoder {encoder!r}; {hint}")
 
 
 def _create(network_class: Any, encoder: str, weights: str, **options: Any) -> Any:
