@@ -1,0 +1,89 @@
+"""A member of an ensemble: one trained network with its own weights, preprocessing and target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from histofold.errors import DataError
+from histofold.inference import checkpoint
+from histofold.inference.checkpoint import Spec
+from histofold.preprocess import Preprocess
+from histofold.targets.base import Target
+
+PRETRAINED_OPTIONS = ("weights", "encoder_weights", "pretrained")
+"""Options that would make a constructor look for weights on the network."""
+
+
+class Member(nn.Module):
+    """A network that takes pixels and gives bands; each fold of each run is a module of its own.
+
+    Args:
+        network: raw outputs (B, C, H, W) from float (B, 3, H, W); its `divisor` says what sides must be a multiple of.
+        target: gives the meaning of the outputs.
+        preprocess: what the network learned with; `pixels` is the caller's, `normalise` happens here.
+        spec: where it comes from, when it was loaded.
+    """
+
+    def __init__(self, network: nn.Module, target: Target, preprocess: Preprocess, spec: Spec | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.target = target
+        self.preprocess = preprocess
+        self.spec = spec
+        self.bands = tuple(target.bands)
+        self.divisor = int(getattr(network, "divisor", 1))
+
+    @classmethod
+    def load(cls, path: Path, device: str | torch.device = "cpu", competition: str | None = None) -> Member:
+        """Rebuild a member from a checkpoint without network or configuration, ready for inference on `device`.
+
+        Raises:
+            DataError: not a checkpoint, of another competition, or its weights do not fit its network.
+        """
+        spec, state = checkpoint.load(path)
+        checkpoint.require(spec, path=path, competition=competition)
+        member = cls.build(spec)
+        try:
+            member.network.load_state_dict(state)
+        except RuntimeError as error:
+            raise DataError(
+                f"{path}: its weights do not fit the network {spec.model} of this version "
+                f"({' '.join(str(error).split())[:200]}); train the fold again or use the version that wrote it"
+            ) from error
+        member = member.to(device).eval().requires_grad_(False)
+        # The layout that convolutions like best, on CPUs and GPUs alike.
+        return member.to(memory_format=torch.channels_last)
+
+    @classmethod
+    def build(cls, spec: Spec) -> Member:
+        """The member that `spec` describes, with weights still untrained; never downloads anything."""
+        from histofold import models, targets
+
+        target_options = dict(spec.target)
+        target = targets.build(target_options.pop("name"), **target_options)
+        network = models.build(spec.model["name"], outputs=target.channels, **_offline(spec.model))
+        return cls(network, target, Preprocess.from_dict(spec.preprocess), spec)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pixels (B, 3, H, W), uint8 or float on 0..255, after `preprocess.pixels` → bands (B, K, H, W) float32."""
+        return self.from_normalised(self.preprocess.normalise(pixels))
+
+    def from_normalised(self, batch: torch.Tensor) -> torch.Tensor:
+        """As `forward`, for a batch that members with equal preprocessing share."""
+        return self.target.to_bands(self.network(batch).float())
+
+
+def _offline(model: dict[str, Any]) -> dict[str, Any]:
+    """Options of a model without those that fetch an encoder's weights: the checkpoint holds them already."""
+    from histofold import models
+
+    options = {key: value for key, value in model.items() if key != "name"}
+    known = models.options(model["name"])
+    for key in PRETRAINED_OPTIONS:
+        if key in known or key in options:
+            options[key] = False if key == "pretrained" else "none"
+    return options

@@ -1,0 +1,168 @@
+"""Samples to band files: one, many with resume, or an array in memory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histofold.errors import DataError
+from histofold.files import digest
+from histofold.inference.bandfile import BandFile, BandFileWriter
+from histofold.inference.member import Member
+from histofold.inference.readahead import ahead
+from histofold.inference.settings import Settings
+from histofold.inference.sources import ArraySource, Source
+from histofold.inference.stream import common_bands, predict_rows
+from histofold.progress import bar
+
+OUTPUT_AHEAD = 4
+"""Finished rows that wait for the compressor while the networks go on."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sample to predict.
+
+    Attributes:
+        sample_id: its name in messages.
+        open: gives the source when its turn comes (a slide is opened then, and not before).
+        out: the band file to write.
+        pixels: of the sample at the scale it is predicted at, for the progress bar.
+    """
+
+    sample_id: str
+    open: Callable[[], Source]
+    out: Path
+    pixels: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of many jobs: names of the samples made and kept, and the errors of the others."""
+
+    made: tuple[str, ...]
+    kept: tuple[str, ...]
+    failures: dict[str, Exception]
+
+    def check(self) -> None:
+        """Raise when a sample failed.
+
+        Raises:
+            DataError: naming the samples that failed and the first reason.
+        """
+        if self.failures:
+            first = next(iter(self.failures.values()))
+            raise DataError(
+                f"{len(self.failures)} of {len(self.made) + len(self.kept) + len(self.failures)} samples failed "
+                f"({', '.join(list(self.failures)[:10])}); the others are done. The first: {first}"
+            )
+
+
+def predict_array(
+    image: NDArray[np.uint8],
+    members: Sequence[Member],
+    weights: Sequence[float] | None = None,
+    settings: Settings | None = None,
+) -> NDArray[np.uint8]:
+    """Predict an RGB image (H, W, 3) uint8: codes uint8 (K, H, W) of the bands that the members share."""
+    source = ArraySource(image)
+    codes = np.empty((len(common_bands(members)), source.height, source.width), dtype=np.uint8)
+    for first, rows in predict_rows(source, members, weights, settings or Settings()):
+        codes[:, first : first + rows.shape[1]] = rows
+    return codes
+
+
+def predict_sample(
+    source: Source,
+    members: Sequence[Member],
+    weights: Sequence[float] | None,
+    settings: Settings,
+    out: Path,
+    fingerprint: str = "",
+    progress: Callable[[int], object] | None = None,
+) -> None:
+    """Predict one source into the band file `out`, in memory of a few rows of tiles.
+
+    Args:
+        source: image or slide.
+        members: networks, each a module of its own.
+        weights: of the members; None means equal.
+        settings: tiles, views, device.
+        out: the file; it appears when it is whole.
+        fingerprint: kept in the file.
+        progress: told the number of pixels whenever rows are done.
+    """
+    writer = BandFileWriter(
+        out,
+        common_bands(members),
+        source.height,
+        source.width,
+        source.scale,
+        source.full_height,
+        source.full_width,
+        fingerprint,
+    )
+    # Computing runs ahead in a thread of its own, so that compressing does not hold it up.
+    rows = ahead(predict_rows(source, members, weights, settings), OUTPUT_AHEAD)
+    with closing(rows), writer:
+        for first, codes in rows:
+            writer.write_rows(first, codes)
+            if progress is not None:
+                progress(codes.shape[1] * codes.shape[2])
+
+
+def predict_samples(
+    jobs: Iterable[Job],
+    members: Sequence[Member],
+    weights: Sequence[float] | None,
+    settings: Settings,
+    fingerprint: str = "",
+) -> Outcome:
+    """Predict many samples, with a progress bar in megapixels.
+
+    A whole file of the same fingerprint is kept, so that a run that broke off goes on with the first unfinished
+    sample. A sample that cannot be read does not stop the others; it is in `failures`. Trouble that would meet
+    every sample alike (settings, memory, a full disk) is raised at once.
+    """
+    made: list[str] = []
+    failures: dict[str, Exception] = {}
+    jobs = list(jobs)
+    todo = [job for job in jobs if not is_done(job.out, fingerprint)]
+    kept = [job.sample_id for job in jobs if job not in todo]
+    with bar(total=sum(job.pixels for job in todo), text="predict", unit="px") as progress:
+        progress.unit_scale = True
+        for job in todo:
+            try:
+                with closing(job.open()) as source:
+                    predict_sample(source, members, weights, settings, job.out, fingerprint, progress.update)
+                made.append(job.sample_id)
+            except (DataError, OSError) as error:
+                failures[job.sample_id] = error
+                progress.write(f"{job.sample_id}: left out: {error}", file=sys.stderr)
+    return Outcome(tuple(made), tuple(kept), failures)
+
+
+def is_done(path: Path, fingerprint: str) -> bool:
+    """Whether a whole band file of this fingerprint is there."""
+    if not path.exists():
+        return False
+    try:
+        with BandFile(path) as file:
+            return file.fingerprint == fingerprint
+    except DataError:
+        return False
+
+
+def fingerprint_of(hashes: Sequence[str], weights: Sequence[float], settings: Settings) -> str:
+    """What predictions depend on, as 16 hexadecimal digits: checkpoint hashes, weights and settings.
+
+    Device, precision and batch are left out: they change nothing but rounding, and a run may go on elsewhere.
+    """
+    chosen = (settings.tile, settings.step, settings.margin, settings.window, settings.tta, settings.skip_background)
+    return digest([list(hashes), [float(weight) for weight in weights], list(chosen)])

@@ -1,0 +1,193 @@
+"""One engine for images and slides: pixels in, finished rows of quantised bands out, in memory of one row of tiles.
+
+reader thread:  bands of the source → tiles with tissue → preprocessed batches
+this thread:    all members × all views on each batch → weighted mean → blended rows → uint8
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from histofold.errors import ConfigError, DataError, ResourceError
+from histofold.inference import blending, tta
+from histofold.inference.batches import TileBatch, tile_batches
+from histofold.inference.blender import Blender, Finished
+from histofold.inference.blending import Axis
+from histofold.inference.member import Member
+from histofold.inference.readahead import ahead
+from histofold.inference.settings import Settings, divisor_of
+from histofold.inference.sources import ArraySource, Enhance, SlideSource, Source
+from histofold.preprocess import Preprocess
+from histofold.targets.base import Band
+
+__all__ = ["ArraySource", "Settings", "SlideSource", "Source", "axes", "common_bands", "predict_rows"]
+
+AHEAD = 3
+"""Batches that are read ahead."""
+
+Rows = tuple[int, NDArray[np.uint8]]
+"""The first row, and rows (K, h, W)."""
+
+
+def predict_rows(
+    source: Source, members: Sequence[Member], weights: Sequence[float] | None, settings: Settings
+) -> Generator[Rows]:
+    """Predict a source from top to bottom.
+
+    Args:
+        source: the image or slide.
+        members: networks, each a module of its own; they are averaged on the bands they share.
+        weights: of the members, scaled to sum 1; None means equal.
+        settings: tiles, views, device.
+
+    Yields:
+        (first row, uint8 (K, h, W)) of consecutive rows that cover the source exactly once; code c of a band stands
+        for low + c / 255 · (high - low); K and its order are those of `common_bands(members)`.
+
+    Raises:
+        ConfigError: settings and members do not fit.
+        ResourceError: the GPU's memory does not suffice.
+    """
+    predictor = Predictor(members, weights, settings)
+    rows, columns = axes(source, members, settings)
+    batches = tile_batches(
+        source,
+        rows,
+        columns,
+        predictor.enhance,
+        max(1, settings.batch // len(predictor.views)),
+        settings.skip_background,
+        pinned=predictor.device.type == "cuda",
+    )
+    blender = Blender(rows, columns, predictor.bands, predictor.device)
+    waiting: list[Finished] = []
+    with predictor.ready(), closing(ahead(batches, AHEAD)) as stream:
+        for batch in stream:
+            predicted = predictor.predict(batch)
+            # Rows of the last round are fetched only now, when the device has work again.
+            yield from _fetch(waiting)
+            with torch.inference_mode():
+                for (row, column), values in zip(batch.places, predicted, strict=True):
+                    while blender.row < row:
+                        waiting.append(blender.advance())
+                    blender.add(row, column, values)
+        while not blender.done:
+            yield from _fetch(waiting)
+            with torch.inference_mode():
+                waiting.append(blender.advance())
+        yield from _fetch(waiting)
+
+
+def axes(source: Source, members: Sequence[Member], settings: Settings) -> tuple[Axis, Axis]:
+    """Where the tiles of a source lie: rows and columns."""
+    tile, divisor = settings.tile_for(members), divisor_of(members)
+    step = settings.step_for(tile)
+    rows, columns = (
+        blending.axis(length, tile, step, settings.margin, settings.window, divisor)
+        for length in (source.height, source.width)
+    )
+    return rows, columns
+
+
+def common_bands(members: Sequence[Member]) -> tuple[Band, ...]:
+    """Bands that all members give, in the order of the first.
+
+    Raises:
+        DataError: they share none, or give one name different ranges.
+    """
+    others = [{band.name: band for band in member.bands} for member in members[1:]]
+    shared = tuple(band for band in members[0].bands if all(band.name in other for other in others))
+    if not shared:
+        raise DataError("the members of an ensemble share no band; choose runs whose targets have one in common")
+    for band in shared:
+        for other in others:
+            found = other[band.name]
+            if (found.low, found.high) != (band.low, band.high):
+                raise DataError(
+                    f"band {band.name}: members give it the ranges {band.low}..{band.high} and "
+                    f"{found.low}..{found.high}; choose runs with equal target options"
+                )
+    return shared
+
+
+class Predictor:
+    """Members on a device, with the work that they share: pixels are enhanced, normalised and turned once for each
+    distinct preprocessing, however many members use it.
+    """
+
+    def __init__(self, members: Sequence[Member], weights: Sequence[float] | None, settings: Settings) -> None:
+        if not members:
+            raise ConfigError("an ensemble needs at least one member; train a fold first")
+        if len({id(member.network) for member in members}) != len(members):
+            raise ConfigError("two members of an ensemble are one and the same module; load each checkpoint by itself")
+        self.members = list(members)
+        self.weights = _normalised(weights, len(self.members))
+        self.settings = settings
+        self.device = settings.torch_device()
+        self.views = tta.views(settings.tta)
+        self.bands = common_bands(self.members)
+        # Ways of enhancing pixels (on the CPU, in the reader's thread) and of normalising them (on the device).
+        self.clahes = sorted({member.preprocess.clahe for member in self.members})
+        self.enhance: list[Enhance] = [Preprocess(clahe=clahe).pixels for clahe in self.clahes]
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """Move the members to the device in eval mode; they go back to their former mode in the end."""
+        modes = [member.training for member in self.members]
+        for member in self.members:
+            member.to(self.device).eval()
+        try:
+            yield
+        finally:
+            for member, mode in zip(self.members, modes, strict=True):
+                member.train(mode)
+
+    @torch.inference_mode()
+    def predict(self, batch: TileBatch) -> torch.Tensor:
+        """Weighted mean over members and views: bands (B, K, T, T) float32 on the device.
+
+        Raises:
+            ResourceError: the GPU's memory does not suffice.
+        """
+        try:
+            with self.settings.autocast(self.device):
+                return self._predict(batch)
+        except torch.cuda.OutOfMemoryError as error:
+            raise ResourceError(
+                f"{self.device}: out of memory with predict.batch={self.settings.batch}; "
+                f"try predict.batch={max(1, self.settings.batch // 2)} or a smaller predict.tile"
+            ) from error
+
+    def _predict(self, batch: TileBatch) -> torch.Tensor:
+        stacks: dict[Preprocess, tta.Stacked] = {}
+        total: torch.Tensor | None = None
+        for member, weight in zip(self.members, self.weights, strict=True):
+            preprocess = member.preprocess
+            if preprocess not in stacks:
+                pixels = batch.pixels[self.clahes.index(preprocess.clahe)].to(self.device, non_blocking=True)
+                stacks[preprocess] = tta.stack(preprocess.normalise(pixels), self.views)
+            names = [band.name for band in member.bands]
+            bands = tta.mean(member.from_normalised, stacks[preprocess], names)
+            wanted = [names.index(band.name) for band in self.bands]
+            if wanted != list(range(len(names))):
+                bands = bands[:, wanted]
+            total = bands * weight if total is None else total.add_(bands, alpha=weight)
+        assert total is not None
+        return total
+
+
+def _normalised(weights: Sequence[float] | None, count: int) -> list[float]:
+    values = [1.0] * count if weights is None else [float(weight) for weight in weights]
+    if len(values) != count or min(values) < 0 or sum(values) <= 0:
+        raise ConfigError(f"weights of an ensemble: expected {count} numbers of 0 or more, not all 0; found {values}")
+    return [value / sum(values) for value in values]
+
+
+def _fetch(waiting: list[Finished]) -> Iterator[Rows]:
+    while waiting:
+        yield waiting.pop(0).fetch()
