@@ -7,7 +7,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -108,8 +108,10 @@ def options(group: str, given: Mapping[str, Any], known: Mapping[str, inspect.Pa
         ConfigError: an option does not exist or has the wrong type.
     """
     name = given.get("name")
+    # A class that takes **options (smp) checks them itself, when it is built.
+    open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in known.values())
     for key, value in given.items():
-        if key == "name":
+        if key == "name" or (open_ended and key not in known):
             continue
         if key not in known:
             close = difflib.get_close_matches(key, list(known), n=1)
@@ -176,28 +178,13 @@ def _readable(annotation: Any) -> str:
 
 
 def _is_sequence(kind: Any) -> bool:
-    from collections.abc import Sequence
-
     return isinstance(kind, type) and issubclass(kind, Sequence) and not issubclass(kind, (str, bytes))
 
 
 def _annotation(parameter: inspect.Parameter) -> Any:
-    """The parameter's annotation as a type; None where it has none or it cannot be told from its text."""
+    """The parameter's annotation as a type; None where it has none, or only its text is known."""
     annotation = parameter.annotation
-    if annotation is inspect.Parameter.empty:
-        return None
-    if not isinstance(annotation, str):
-        return annotation
-    from collections.abc import Sequence
-
-    names = {"Any": Any, "Literal": Literal, "Sequence": Sequence, "Callable": Callable, "Mapping": Mapping}
-    try:
-        return eval(annotation, {"__builtins__": {}}, {**names, **_PLAIN})  # our own source, never a user's text
-    except NameError:
-        return None
-
-
-_PLAIN = {"int": int, "float": float, "str": str, "bool": bool, "list": list, "tuple": tuple, "dict": dict}
+    return None if annotation is inspect.Parameter.empty or isinstance(annotation, str) else annotation
 
 
 def _get(config: Config, key: str) -> Any:
