@@ -52,10 +52,10 @@ COMMANDS: dict[str, Command] = {
         ("instances",),
     ),
     "predict": Command(
-        "histofold.submission:predict", "average the ensemble's members over the test set, or over images=FOLDER", KEPT
+        "histofold.submission.run:predict", "average the ensemble's members over the test set, or over images=FOLDER", KEPT
     ),
     "submit": Command(
-        "histofold.submission:submit", "instances, RLE, submission.csv, validation; submit.send=true sends it", KEPT
+        "histofold.submission.run:submit", "instances, RLE, submission.csv, validation; submit.send=true sends it", KEPT
     ),
     "report": Command("histofold.report.run:report", "one HTML page of curves, CV and overlays", KEPT),
     "validate": Command(

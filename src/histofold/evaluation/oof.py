@@ -1,0 +1,170 @@
+"""Runs on disk and their out-of-fold predictions: which there are, whether they are complete, and their average."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+
+from histofold.errors import DataError
+from histofold.inference.bandfile import BandFile
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder `oof/<competition>/<run>`.
+
+    Attributes:
+        folds: those that are finished (weights, scores and predictions are there), sorted.
+        unfinished: those that were begun only.
+    """
+
+    name: str
+    folder: Path
+    folds: tuple[int, ...]
+    unfinished: tuple[int, ...]
+
+    def fold(self, fold: int) -> Path:
+        """Folder of one fold."""
+        return self.folder / f"fold{fold}"
+
+    def config(self, fold: int | None = None) -> dict[str, Any]:
+        """The saved configuration of a fold, by default the first finished one's."""
+        path = self.fold(self.folds[0] if fold is None else fold) / "config.yaml"
+        values = OmegaConf.to_container(OmegaConf.load(path))
+        if not isinstance(values, dict):
+            raise DataError(f"{path}: expected the saved configuration of a run, found {type(values).__name__}")
+        return {str(key): value for key, value in values.items()}
+
+    def scores(self) -> pd.DataFrame:
+        """`scores.csv` of all finished folds, one row a sample."""
+        tables = [pd.read_csv(self.fold(fold) / "scores.csv", dtype={"sample_id": str}) for fold in self.folds]
+        return pd.concat(tables, ignore_index=True)
+
+
+def find_runs(folder: Path) -> list[Run]:
+    """All runs of a competition that have at least one fold folder, sorted by name."""
+    runs = []
+    for place in sorted(path for path in folder.glob("*") if path.is_dir() and path.name != "ensembles"):
+        folds = sorted(int(path.name[4:]) for path in place.glob("fold*") if path.name[4:].isdigit())
+        done = tuple(fold for fold in folds if (place / f"fold{fold}" / "scores.csv").exists())
+        if folds:
+            runs.append(Run(place.name, place, done, tuple(fold for fold in folds if fold not in done)))
+    return runs
+
+
+def find_run(folder: Path, name: str) -> Run:
+    """One run that has a finished fold.
+
+    Raises:
+        DataError: there is no such run, or none of its folds is finished.
+    """
+    runs = {run.name: run for run in find_runs(folder)}
+    if name not in runs:
+        raise DataError(f"{folder / name}: no such run; found {', '.join(runs) or 'none'}. Train it: run={name} fold=0")
+    if not runs[name].folds:
+        raise DataError(f"{runs[name].folder}: no fold is finished yet; train it to its end first")
+    return runs[name]
+
+
+def predictions(run: Run, table: pd.DataFrame, folds: list[int]) -> dict[str, Path]:
+    """The OOF prediction of every training sample of `folds`, each made by the network that did not see it.
+
+    Args:
+        table: folds.csv.
+
+    Raises:
+        DataError: a fold is not finished, or a sample has no prediction or more than one.
+    """
+    missing = [fold for fold in folds if fold not in run.folds]
+    if missing:
+        raise DataError(
+            f"{run.folder}: fold {missing[0]} is not finished; train it (fold={missing[0]}) or evaluate a partial CV "
+            f"with folds=[{','.join(map(str, run.folds))}]"
+        )
+    found: dict[str, Path] = {}
+    for fold in run.folds:
+        for path in sorted((run.fold(fold) / "predictions").glob("*.tif")):
+            if path.stem in found:
+                raise DataError(f"{path}: a second OOF prediction of this sample (also {found[path.stem]}); delete one")
+            found[path.stem] = path
+    wanted = table[(table["split"] == "train") & table["fold"].isin(folds)]
+    for row in wanted.itertuples():
+        there = found.get(str(row.sample_id))
+        if there is None or there.parent.parent.name != f"fold{row.fold}":
+            where = there or "nowhere"
+            raise DataError(
+                f"{run.folder}: sample {row.sample_id} is in fold {row.fold}, but its OOF prediction is {where}; "
+                "the folds were changed after training: train again or restore folds.csv"
+            )
+    return {str(sample_id): found[str(sample_id)] for sample_id in wanted["sample_id"]}
+
+
+@dataclass(frozen=True)
+class MeanBands:
+    """The weighted mean of several members' band files of one sample; picklable, opens its files when asked.
+
+    Attributes:
+        paths: one band file a member.
+        weights: theirs; they need not sum to one.
+        names: the bands to give, which all members share.
+    """
+
+    paths: tuple[Path, ...]
+    weights: tuple[float, ...]
+    names: tuple[str, ...]
+
+    def __call__(self) -> dict[str, NDArray[np.float32]]:
+        """All bands in their own units, each (H, W) float32 at the prediction's scale."""
+        total = sum(self.weights)
+        mean: dict[str, NDArray[np.float32]] = {}
+        for path, weight in zip(self.paths, self.weights, strict=True):
+            with BandFile(path) as file:
+                bands = file.read()
+            for name in self.names:
+                part = bands[name] * np.float32(weight / total)
+                mean[name] = mean[name] + part if name in mean else part
+        return mean
+
+    @property
+    def scale(self) -> float:
+        """The reduction of the predictions."""
+        with BandFile(self.paths[0]) as file:
+            return file.scale
+
+    def rows(self, name: str, first: int, last: int) -> NDArray[np.uint8]:
+        """Rows [first, last) of one band, quantised as on disk."""
+        if len(self.paths) == 1:
+            with BandFile(self.paths[0]) as file:
+                return file.rows(first, last)[self._index(file, name)]
+        total = np.zeros(0, np.float32)
+        for path, weight in zip(self.paths, self.weights, strict=True):
+            with BandFile(path) as file:
+                part = file.rows(first, last)[self._index(file, name)] * np.float32(weight / sum(self.weights))
+            total = total + part if total.size else part
+        return np.asarray(np.rint(total), np.uint8)
+
+    @staticmethod
+    def _index(file: BandFile, name: str) -> int:
+        return [band.name for band in file.bands].index(name)
+
+
+def shared_bands(paths: list[Path]) -> tuple[str, ...]:
+    """Names of the bands that all the files have, in the first one's order.
+
+    Raises:
+        DataError: there is none.
+    """
+    names: list[list[str]] = []
+    for path in paths:
+        with BandFile(path) as file:
+            names.append([band.name for band in file.bands])
+    shared = tuple(name for name in names[0] if all(name in other for other in names[1:]))
+    if not shared:
+        raise DataError(f"{paths[0]}: its bands {names[0]} and those of the other members have nothing in common")
+    return shared

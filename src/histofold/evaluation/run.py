@@ -1,0 +1,115 @@
+"""`evaluate`: the honest CV of runs as an ensemble, or the leaderboard of all runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from histofold.config import Config
+from histofold.errors import ConfigError, DataError
+from histofold.evaluation.crossfit import interval
+from histofold.evaluation.leaderboard import leaderboard
+from histofold.evaluation.oof import Run, find_run, find_runs
+from histofold.evaluation.table import cv_table
+from histofold.evaluation.tune import Members, Tuned, tune
+from histofold.files import atomic
+from histofold.inference.ensemble import Ensemble, RunWeight, checkpoints_of
+from histofold.workspace import ALL_FOLDS, Workspace
+
+
+def evaluate(config: Config) -> None:
+    """Print the leaderboard, or tune `runs` on their OOF predictions and write `ensembles/<name>.json`.
+
+    Raises:
+        ConfigError: `folds` is no list of folds that exist.
+        DataError: a run is missing or incomplete, or the runs do not share their folds.
+    """
+    workspace = Workspace(config)
+    if config.runs is None:
+        print(leaderboard(find_runs(workspace.oof), workspace.oof))
+        return
+    runs = [find_run(workspace.oof, name) for name in config.runs]
+    table = workspace.folds(_fold_set(runs))
+    table = table[table["split"] == "train"]
+    chosen = chosen_folds(config, table)
+    members = Members.of(workspace, runs, table, chosen)
+    tuned = tune(workspace, members)
+    ensemble = describe(workspace, runs, members, tuned)
+    path = ensemble.write(config.path("oof"))
+    with atomic(path.with_suffix(".csv")) as temporary:
+        tuned.scores.to_csv(temporary, index=False)
+    print(cv_table(ensemble, tuned.scores))
+    print(f"{path}: written; `predict name={ensemble.name}` uses it")
+
+
+def chosen_folds(config: Config, table: pd.DataFrame) -> list[int]:
+    """The folds that `folds=` asks for.
+
+    Raises:
+        ConfigError: one of them does not exist.
+    """
+    known = sorted(int(fold) for fold in table["fold"].unique())
+    if isinstance(config.folds, str) and config.folds in ALL_FOLDS:
+        return known
+    if not isinstance(config.folds, Sequence) or isinstance(config.folds, str):
+        raise ConfigError(f"folds={config.folds}: evaluate takes all or a list such as folds=[0,1]")
+    unknown = [fold for fold in config.folds if fold not in known]
+    if unknown or not config.folds:
+        raise ConfigError(f"folds={list(config.folds)}: there are the folds {known}")
+    return sorted({int(fold) for fold in config.folds})
+
+
+def describe(workspace: Workspace, runs: Sequence[Run], members: Members, tuned: Tuned) -> Ensemble:
+    """Everything that predict, submit and report need, as one record."""
+    config, scores = workspace.config, tuned.scores
+    values = scores["score"].to_numpy(np.float64)
+    low, high = interval(values, scores["group"].to_numpy(str), config.evaluate.bootstrap)
+    name = config.name or "+".join(run.name for run in runs)
+    return Ensemble(
+        competition=config.competition.name,
+        name=name,
+        metric=workspace.competition.metric,
+        members=tuple(RunWeight(run.name, weight) for run, weight in zip(runs, members.weights, strict=True)),
+        folds=tuple(members.folds),
+        partial=len(members.folds) < members.known,
+        bands=members.names,
+        checkpoints=tuple(
+            checkpoints_of(config.path("oof"), config.competition.name, [run.name for run in runs], members.folds)
+        ),
+        threshold=tuned.threshold,
+        instances=tuned.instances,
+        score={
+            "optimistic": tuned.optimistic,
+            "cross_fitted": float(values.mean()),
+            "interval": [low, high],
+            "per_fold": {str(fold): float(part) for fold, part in scores.groupby("fold")["score"].mean().items()},
+            "per_stratum": {str(key): float(part) for key, part in scores.groupby("stratum")["score"].mean().items()},
+            "per_run": {run.name: _own_score(run, members.folds) for run in runs},
+        },
+        threshold_curve=tuned.curve,
+        extra={
+            column: float(scores[column].mean())
+            for column in scores.columns
+            if column not in ("fold", "height", "width", "score") and pd.api.types.is_numeric_dtype(scores[column])
+        },
+    )
+
+
+def _own_score(run: Run, folds: Sequence[int]) -> float:
+    scores = run.scores()
+    return float(scores.loc[scores["fold"].isin(list(folds)), "score"].mean())
+
+
+def _fold_set(runs: Sequence[Run]) -> str:
+    """The fold set that all runs were trained on.
+
+    Raises:
+        DataError: they differ, so that a sample may be unseen by one run and learned by another.
+    """
+    sets = {run.name: str(run.config().get("folds", "default")) for run in runs}
+    if len(set(sets.values())) > 1:
+        raise DataError(f"the runs were trained on different fold sets ({sets}); evaluate them apart")
+    found = next(iter(sets.values()))
+    return "default" if found in ALL_FOLDS else found

@@ -1,0 +1,57 @@
+"""The CV table as text: by fold, by stratum, overall with its interval, honest beside optimistic."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from histofold.inference.ensemble import Ensemble
+
+SHOWN = ("score", "dice", "iou", "ap50", "ap75", "f1_50", "pq", "aji")
+
+
+def cv_table(ensemble: Ensemble, scores: pd.DataFrame) -> str:
+    """The table that `evaluate` prints."""
+    columns = [column for column in SHOWN if column in scores]
+    rows = [
+        *_rows(scores, "fold", "fold ", columns),
+        *_rows(scores, "stratum", "", columns),
+        ("all", len(scores), [float(scores[column].mean()) for column in columns]),
+    ]
+    width = max(len(name) for name, _, _ in rows)
+    head = f"{'':{width}}  {'n':>5}  " + "  ".join(f"{_title(column, ensemble):>8}" for column in columns)
+    lines = [_line(name, count, values, width) for name, count, values in rows]
+    low, high = ensemble.score["interval"]
+    kind = f"PARTIAL CV, folds {list(ensemble.folds)} only" if ensemble.partial else "CV"
+    chosen = f"threshold {ensemble.threshold:.3f}" if ensemble.threshold is not None else str(ensemble.instances)
+    return "\n".join(
+        [
+            f"{kind} of {ensemble.competition}, ensemble {ensemble.name} ({ensemble.metric})",
+            head,
+            *lines,
+            f"cross-fitted {ensemble.score['cross_fitted']:.4f}, 95 % interval {low:.4f} to {high:.4f}; "
+            f"optimistic {ensemble.score['optimistic']:.4f}",
+            f"for the submission: {chosen}",
+            *(_single(ensemble)),
+        ]
+    )
+
+
+def _single(ensemble: Ensemble) -> list[str]:
+    if len(ensemble.folds) > 1:
+        return []
+    return ["one fold only: its settings were chosen on itself, so even the cross-fitted score is optimistic"]
+
+
+def _title(column: str, ensemble: Ensemble) -> str:
+    return ensemble.metric if column == "score" else column
+
+
+def _rows(scores: pd.DataFrame, by: str, prefix: str, columns: list[str]) -> list[tuple[str, int, list[float]]]:
+    return [
+        (f"{prefix}{name}", len(part), [float(part[column].mean()) for column in columns])
+        for name, part in scores.groupby(by)
+    ]
+
+
+def _line(name: str, count: int, values: list[float], width: int) -> str:
+    return f"{name:{width}}  {count:>5}  " + "  ".join(f"{value:>8.4f}" for value in values)

@@ -1,0 +1,32 @@
+"""From a competition's sample to what the predictor reads, at the scale that networks work at."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from histofold import slides
+from histofold.competitions.base import Competition, Sample
+from histofold.inference.predict import Job
+from histofold.inference.sources import ArraySource, SlideSource, Source
+from histofold.slides.reduce import reduce_array
+from histofold.tiles.grid import reduced
+
+
+def open_source(competition: Competition, sample: Sample, scale: float) -> Source:
+    """Open a slide, or read an image, at a reduction ≥ 1.
+
+    Raises:
+        DataError: the file is missing or broken.
+    """
+    if competition.kind == "slides":
+        return SlideSource(slides.open(competition.source(sample.sample_id)), scale)
+    image = competition.image(sample.sample_id)
+    return ArraySource(image if scale == 1 else reduce_array(image, scale), scale, (sample.height, sample.width))
+
+
+def job(competition: Competition, sample: Sample, scale: float, folder: Path) -> Job:
+    """A sample as a job of the predictor, writing `<folder>/<sample_id>.tif`."""
+    pixels = reduced(sample.height, scale) * reduced(sample.width, scale)
+    opener = partial(open_source, competition, sample, scale)
+    return Job(sample.sample_id, opener, folder / f"{sample.sample_id}.tif", pixels)

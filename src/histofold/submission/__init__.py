@@ -1,0 +1,1 @@
+"""From an ensemble to predictions, labels and a submission with its provenance."""

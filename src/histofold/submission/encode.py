@@ -1,0 +1,143 @@
+"""One predicted sample becomes its rows of the submission (or its label image), in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histofold import instances, rle
+from histofold.competitions.base import Competition, Sample
+from histofold.files import atomic
+from histofold.inference.bandfile import BandFile
+from histofold.metrics import instance_scores
+from histofold.upsample import full_size
+
+ROWS = 512
+"""Rows of a band file that are read together."""
+
+
+@dataclass(frozen=True)
+class EncodeTask:
+    """What a process needs to encode one sample.
+
+    Attributes:
+        path: its band file.
+        labels: the label image to write, None for slides.
+        threshold, instances: of the ensemble; one of them is None.
+        min_area, max_hole: of masks, in full-size pixels.
+    """
+
+    competition: Competition
+    sample: Sample
+    path: Path
+    labels: Path | None
+    threshold: float | None
+    instances: dict[str, Any] | None
+    min_area: int
+    max_hole: int
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """RLE texts of a sample, one a row of the CSV, and its scores where the truth is known."""
+
+    texts: tuple[str, ...]
+    scores: dict[str, float] | None
+
+
+def encode(task: EncodeTask) -> Encoded:
+    """Decode, write labels, encode and score one sample.
+
+    Raises:
+        DataError: the band file or the truth cannot be read.
+    """
+    return _encode_instances(task) if task.instances is not None else _encode_mask(task)
+
+
+def _encode_instances(task: EncodeTask) -> Encoded:
+    assert task.instances is not None
+    options = {key: value for key, value in task.instances.items() if key != "name"}
+    with BandFile(task.path) as file:
+        labels = instances.build(task.instances["name"], **options)(file.read())
+        labels = full_size(labels, file.scale, task.sample.height, task.sample.width)
+    if task.labels is not None:
+        write_labels(task.labels, labels)
+    dialect = task.competition.csv.dialect if task.competition.csv else "columns"
+    texts = tuple(rle.encode_labels(labels, dialect).values()) or ("",)
+    truth = task.competition.labels(task.sample.sample_id)
+    if truth is None:
+        return Encoded(texts, None)
+    values = instance_scores(truth, labels)
+    return Encoded(texts, {"score": values[task.competition.metric], **values})
+
+
+def _encode_mask(task: EncodeTask) -> Encoded:
+    assert task.threshold is not None
+    sample, competition = task.sample, task.competition
+    with BandFile(task.path) as file:
+        dialect = competition.csv.dialect if competition.csv else "columns"
+        band = [band.name for band in file.bands].index("foreground")
+        text = rle.encode_upsampled(
+            _rows(file, band),
+            file.scale,
+            sample.height,
+            sample.width,
+            task.threshold,
+            dialect,
+            task.min_area,
+            task.max_hole,
+        )
+    if task.labels is not None:
+        write_labels(task.labels, rle.decode(text, (sample.height, sample.width), dialect))
+    return Encoded((text,), _mask_scores(task, text))
+
+
+def _rows(file: BandFile, band: int) -> Iterator[NDArray[np.uint8]]:
+    for top in range(0, file.height, ROWS):
+        yield file.rows(top, min(top + ROWS, file.height))[band]
+
+
+def _mask_scores(task: EncodeTask, text: str) -> dict[str, float] | None:
+    """Dice of the text itself with the truth, so that what is scored is what is submitted."""
+    competition, sample = task.competition, task.sample
+    dialect = competition.csv.dialect if competition.csv else "columns"
+    shape = (sample.height, sample.width)
+    predicted = rle.RunMask(text, shape, dialect)
+    if competition.kind == "slides":
+        truth = competition.mask(sample.sample_id)
+    else:
+        labels = competition.labels(sample.sample_id)
+        truth = None if labels is None else rle.RunMask.from_mask((labels > 0).astype(np.uint8), dialect)
+    if truth is None:
+        return None
+    dice = float(predicted.dice(truth))
+    return {"score": dice, "dice": dice, "iou": dice / (2 - dice)}
+
+
+def write_labels(path: Path, labels: NDArray[Any]) -> None:
+    """Write a label image as a compressed TIFF of the smallest type that holds it, uint8 to uint32."""
+    import rasterio
+
+    top = int(labels.max(initial=0))
+    kind = "uint8" if top < 2**8 else "uint16" if top < 2**16 else "uint32"
+    height, width = labels.shape
+    with (
+        atomic(path) as temporary,
+        rasterio.open(
+            temporary,
+            "w",
+            driver="GTiff",
+            height=height,
+            width=width,
+            count=1,
+            dtype=kind,
+            compress="deflate",
+            predictor=2,
+        ) as file,
+    ):
+        file.write(labels.astype(kind), 1)

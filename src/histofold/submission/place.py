@@ -1,0 +1,122 @@
+"""Which ensemble a submission comes from, where its files are, and what it was made of."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from histofold import __version__
+from histofold.competitions.base import Competition, Sample
+from histofold.errors import ConfigError, DataError
+from histofold.files import digest, read_json, write_json
+from histofold.inference.ensemble import Ensemble
+from histofold.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One folder `submissions/<competition>/<name>`.
+
+    Attributes:
+        ensemble: what predicts.
+        folder: where everything goes.
+    """
+
+    workspace: Workspace
+    ensemble: Ensemble
+    folder: Path
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> Submission:
+        """The submission of `name=`, or of the only ensemble there is.
+
+        Raises:
+            ConfigError: several ensembles and no `name`.
+            DataError: no such ensemble.
+        """
+        folder = workspace.oof / "ensembles"
+        names = sorted(path.stem for path in folder.glob("*.json"))
+        name = workspace.config.name or (names[0] if len(names) == 1 else None)
+        if name is None and not names:
+            raise DataError(f"{folder}: no ensemble yet; make one with `evaluate runs=[…]`")
+        if name is None:
+            raise ConfigError(f"name: several ensembles are there ({', '.join(names)}); choose one with name=")
+        if name not in names:
+            raise DataError(f"{folder / name}.json: no such ensemble; there are {', '.join(names) or 'none'}")
+        return cls(workspace, Ensemble.read(folder / f"{name}.json"), workspace.submissions / name)
+
+    @property
+    def predictions(self) -> Path:
+        """Folder of the band files."""
+        return self.folder / "predictions"
+
+    @property
+    def labels(self) -> Path:
+        """Folder of the label images."""
+        return self.folder / "labels"
+
+    @property
+    def csv(self) -> Path:
+        """The submission file."""
+        return self.folder / "submission.csv"
+
+    def samples(self) -> list[Sample]:
+        """What is to be predicted: the submission's ids, or every sample outside of training where there is no CSV."""
+        competition = self.workspace.competition
+        if competition.csv is not None:
+            return [competition.sample(sample_id) for sample_id in competition.submission_ids()]
+        return [sample for sample in competition.samples() if sample.split != "train"]
+
+    def record(self, **more: Any) -> None:
+        """Write or extend `provenance.json`: what this submission was made of, by what, and when."""
+        path = self.folder / "provenance.json"
+        before = read_json(path) if path.exists() else {}
+        values = {
+            **before,
+            "ensemble": asdict(self.ensemble),
+            "config": OmegaConf.to_container(OmegaConf.structured(self.workspace.config)),
+            "version": __version__,
+            "commit": commit(Path(self.workspace.config.root)),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "input": fingerprint(self.workspace.competition, self.samples()),
+            **more,
+        }
+        write_json(path, values)
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def commit(root: Path) -> str | None:
+    """The code's git commit, with a + when files differ from it; None outside of a checkout."""
+    try:
+        text = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return text.stdout.strip()
+
+
+def fingerprint(competition: Competition, samples: list[Sample]) -> str:
+    """What identifies the input without reading it: names, sizes and times of the files."""
+    facts = []
+    for sample in samples:
+        status = competition.source(sample.sample_id).stat()
+        facts.append([sample.sample_id, sample.height, sample.width, status.st_size])
+    return digest(facts)

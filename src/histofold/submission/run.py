@@ -1,0 +1,164 @@
+"""`predict` and `submit`: the test set through the ensemble, and the file that Kaggle takes."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from histofold.competitions.base import Sample
+from histofold.config import Config
+from histofold.errors import DataError
+from histofold.files import atomic
+from histofold.inference.ensemble import Ensemble
+from histofold.inference.predict import fingerprint_of, predict_samples
+from histofold.kaggle import csv, validate
+from histofold.parallel import each
+from histofold.sources import job
+from histofold.submission.encode import Encoded, EncodeTask, encode
+from histofold.submission.own import predict_folder
+from histofold.submission.place import Submission, now
+from histofold.training.oof import settings_of
+from histofold.workspace import Workspace
+
+
+def predict(config: Config) -> None:
+    """Predict the test set (or the images of a folder) with an ensemble, into band files.
+
+    Raises:
+        DataError: no ensemble, a checkpoint is not the one that was scored, or samples failed (the others are done).
+    """
+    workspace = Workspace(config)
+    submission = Submission.of(workspace)
+    if config.images is not None:
+        print(predict_folder(submission, Path(config.images)))
+        return
+    started, begun = now(), time.monotonic()
+    settings = settings_of(config)
+    members, weights = submission.ensemble.load_members(config.path("oof"), settings.torch_device())
+    scale = members[0].spec.scale if members[0].spec else 1.0
+    samples = part_of(submission.samples(), workspace.shard())
+    if not samples:
+        raise DataError(f"{workspace.config.competition.name}: there is no test sample to predict")
+    jobs = [job(workspace.competition, sample, scale, submission.predictions) for sample in samples]
+    hashes = [item.sha256 for item in submission.ensemble.checkpoints]
+    outcome = predict_samples(jobs, members, weights, settings, fingerprint_of(hashes, weights, settings))
+    seconds = round(time.monotonic() - begun, 1)
+    submission.record(predict={"started": started, "seconds": seconds, **vars(config.predict)})
+    print(
+        f"{submission.predictions}: {len(outcome.made)} predicted, {len(outcome.kept)} kept, by {len(members)} networks"
+    )
+    outcome.check()
+
+
+def part_of(samples: list[Sample], shard: tuple[int, int] | None) -> list[Sample]:
+    """The i-th of n equal parts, dealt out in turn so that big and small samples mix."""
+    return samples if shard is None else samples[shard[0] :: shard[1]]
+
+
+def submit(config: Config) -> None:
+    """Make instances, encode, write and validate `submission.csv`; score it where the truth is known; send it if asked.
+
+    Raises:
+        DataError: a sample has no prediction, or the file breaks a rule of the competition.
+    """
+    workspace = Workspace(config)
+    submission = Submission.of(workspace)
+    competition, samples = workspace.competition, submission.samples()
+    encoded = encode_all(submission, samples)
+    scores = write_scores(submission, samples, encoded)
+    if competition.csv is not None:
+        rows = ((sample.sample_id, text) for sample in samples for text in encoded[sample.sample_id].texts)
+        count = csv.write(submission.csv, competition.csv, rows)
+        shapes = {sample.sample_id: (sample.height, sample.width) for sample in samples}
+        validate.require(submission.csv, competition.csv, competition.submission_ids(), shapes)
+        print(f"{submission.csv}: {count} rows for {len(samples)} samples, valid")
+    else:
+        print(f"{submission.labels}: {len(samples)} label images ({competition.name} takes no CSV)")
+    if scores is not None:
+        print(score_lines(scores, competition.metric))
+    settings = config.submit
+    submission.record(submit={"finished": now(), "min_area": settings.min_area, "max_hole": settings.max_hole})
+    if competition.csv is not None and competition.slug is not None:
+        hand_over(submission)
+
+
+def encode_all(submission: Submission, samples: list[Sample]) -> dict[str, Encoded]:
+    """Encode every sample, in parallel.
+
+    Raises:
+        DataError: a sample has no prediction; it is never filled silently.
+    """
+    missing = [s.sample_id for s in samples if not (submission.predictions / f"{s.sample_id}.tif").exists()]
+    if missing:
+        names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        raise DataError(
+            f"{submission.predictions}: {len(missing)} of {len(samples)} samples have no prediction ({names}); "
+            f"run predict name={submission.ensemble.name}"
+        )
+    competition, settings = submission.workspace.competition, submission.workspace.config.submit
+    images = competition.kind == "images"
+    tasks = [
+        EncodeTask(
+            competition,
+            sample,
+            submission.predictions / f"{sample.sample_id}.tif",
+            submission.labels / f"{sample.sample_id}.tif" if images else None,
+            submission.ensemble.threshold,
+            submission.ensemble.instances,
+            settings.min_area,
+            settings.max_hole,
+        )
+        for sample in samples
+    ]
+    encoded: dict[str, Encoded] = {}
+    for task, result in each(encode, tasks, submission.workspace.config.evaluate.workers, "encode"):
+        if isinstance(result, Exception):
+            raise result
+        encoded[task.sample.sample_id] = result
+    return encoded
+
+
+def write_scores(submission: Submission, samples: list[Sample], encoded: dict[str, Encoded]) -> pd.DataFrame | None:
+    """Write scores.csv for the samples whose truth is known; None when there is none."""
+    rows = [
+        {"sample_id": sample.sample_id, "split": sample.split, "stratum": sample.stratum, **known}
+        for sample in samples
+        if (known := encoded[sample.sample_id].scores) is not None
+    ]
+    if not rows:
+        return None
+    table = pd.DataFrame(rows)
+    with atomic(submission.folder / "scores.csv") as temporary:
+        table.to_csv(temporary, index=False)
+    return table
+
+
+def score_lines(scores: pd.DataFrame, metric: str) -> str:
+    """Mean score on the known truth, in all, by split and by stratum."""
+    lines = [f"against the known truth: {metric} {scores['score'].mean():.4f} over {len(scores)} samples"]
+    for column in ("split", "stratum"):
+        if len(scores[column].unique()) > 1:
+            lines += [f"  {name}: {part['score'].mean():.4f} ({len(part)})" for name, part in scores.groupby(column)]
+    return "\n".join(lines)
+
+
+def hand_over(submission: Submission) -> None:
+    """Print the line that submits the file, or send it with `submit.send=true`."""
+    config, slug = submission.workspace.config, submission.workspace.competition.slug
+    message = config.submit.message or title(submission.ensemble)
+    assert slug is not None
+    if not config.submit.send:
+        print(f'kaggle competitions submit {slug} -f {submission.csv} -m "{message}"')
+        return
+    from histofold.kaggle.send import Parcel, send
+
+    cv = float(submission.ensemble.score["cross_fitted"])
+    parcel = Parcel(submission.csv, submission.ensemble.name, cv, config.submit.message or "")
+    send(slug, parcel, submission.workspace.submissions / "log.csv")
+
+
+def title(ensemble: Ensemble) -> str:
+    """How a submission is called on Kaggle unless the user says otherwise."""
+    return f"{ensemble.name}, CV {ensemble.score['cross_fitted']:.4f}"

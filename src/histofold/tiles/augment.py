@@ -1,0 +1,156 @@
+"""Augmentation: one warp for everything geometric, albumentations for colour; all drawn from one seed an example.
+
+Crop, rotation, scale, shear and flips are one affine map, so that pixels are interpolated once, corners are filled with
+mirrored tissue and not with the opposite side (trap S5), and labels are taken by nearest neighbour from the same map.
+What lies outside the image carries label 0 and weight 0. This is the only module that knows albumentations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import albumentations as A
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """What may happen to a training crop; every probability is 0..1.
+
+    Attributes:
+        flip: probability of each of the two mirrorings.
+        quarter: rotate by a random multiple of 90 degrees.
+        rotate: largest rotation in degrees, on top of the quarter turns.
+        scale: factor range of the magnification, drawn log-uniformly.
+        shear: largest shear in degrees.
+        noise: probability of zero-mean Gaussian noise, with standard deviation `noise_std` (share of 255).
+        brightness, contrast: largest relative changes, drawn with probability `light`.
+        gamma: range of the exponent × 100, drawn with probability `light` instead of brightness and contrast.
+        hue, saturation, value: largest shifts (degrees of OpenCV's hue, grey levels), with probability `colour`.
+        blur: probability of a slight Gaussian blur.
+        invert: probability of inverting intensities (bright field ↔ fluorescence).
+        shuffle: probability of permuting the channels.
+        grey: probability of dropping colour.
+        clahe: clip limit of CLAHE as preprocessing (it becomes part of the checkpoint); 0 is off.
+    """
+
+    flip: float = 0.5
+    quarter: bool = True
+    rotate: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+    shear: float = 0.0
+    noise: float = 0.0
+    noise_std: tuple[float, float] = (0.012, 0.028)
+    light: float = 0.0
+    brightness: float = 0.2
+    contrast: float = 0.2
+    gamma: tuple[float, float] = (80.0, 120.0)
+    colour: float = 0.0
+    hue: int = 20
+    saturation: int = 30
+    value: int = 20
+    blur: float = 0.0
+    invert: float = 0.0
+    shuffle: float = 0.0
+    grey: float = 0.0
+    clahe: float = 0.0
+
+
+def draw_crop(
+    options: AugmentOptions, random: np.random.Generator, height: int, width: int, crop: int
+) -> NDArray[np.float64]:
+    """Draw the map (2, 3) from crop pixels (x, y) to pixels of an image of height × width."""
+    angle = np.deg2rad(random.uniform(-options.rotate, options.rotate))
+    if options.quarter:
+        angle += np.pi / 2 * random.integers(4)
+    low, high = np.log(options.scale)
+    magnification = float(np.exp(random.uniform(low, high)))
+    shear = np.tan(np.deg2rad(random.uniform(-options.shear, options.shear)))
+    mirror_x = -1.0 if random.random() < options.flip else 1.0
+    mirror_y = -1.0 if random.random() < options.flip else 1.0
+    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = rotation @ np.array([[1.0, shear], [0.0, 1.0]]) @ np.diag([mirror_x, mirror_y]) / magnification
+    return centred(linear, crop_centre(height, width, crop / magnification, random), crop)
+
+
+def centred(linear: NDArray[np.float64], centre: tuple[float, float], crop: int) -> NDArray[np.float64]:
+    """Complete a linear map (2, 2) so that the crop's centre falls on `centre` (x, y); whole pixels where it can."""
+    middle = (crop - 1) / 2
+    offset = np.asarray(centre) - linear @ np.array([middle, middle])
+    return snap(np.hstack([linear, offset[:, None]]))
+
+
+def crop_centre(height: int, width: int, crop: float, random: np.random.Generator) -> tuple[float, float]:
+    """Draw the centre (x, y) of a crop so that it lies inside the image where it fits, else near the middle."""
+
+    def along(length: int) -> float:
+        # A crop larger than the image still moves: the padding then falls on either side.
+        return (length - 1) / 2 + float(random.uniform(-0.5, 0.5)) * abs(length - crop)
+
+    return along(width), along(height)
+
+
+def warp(
+    image: NDArray[np.uint8], labels: NDArray[np.unsignedinteger], matrix: NDArray[np.float64], crop: int
+) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.uint8]]:
+    """Take a crop through `matrix`: image (crop, crop, 3), labels (crop, crop), and 1 where the image was real.
+
+    Labels keep their numbers; above 65,535 they travel as float64, the only wider type that OpenCV warps exactly.
+    """
+    size = (crop, crop)
+    linear = (cv2.INTER_NEAREST if is_exact(matrix) else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
+    nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    pixels = cv2.warpAffine(image, matrix, size, flags=linear, borderMode=cv2.BORDER_REFLECT_101)
+    carried = labels.astype(np.uint16 if labels.dtype.itemsize <= 2 else np.float64)
+    truth = cv2.warpAffine(carried, matrix, size, flags=nearest, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    inside = np.ones(image.shape[:2], np.uint8)
+    valid = cv2.warpAffine(inside, matrix, size, flags=nearest, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.asarray(pixels, np.uint8), np.asarray(truth).astype(np.int32), np.asarray(valid, np.uint8)
+
+
+def is_exact(matrix: NDArray[np.float64]) -> bool:
+    """Whether the map only mirrors and turns by quarters, so that no pixel needs to be interpolated."""
+    linear = np.abs(matrix[:, :2])
+    return bool(np.allclose(np.sort(linear, axis=1), [[0.0, 1.0], [0.0, 1.0]], atol=1e-9))
+
+
+def snap(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Move an exact map onto whole pixels; leave any other as it is."""
+    if not is_exact(matrix):
+        return matrix
+    snapped = np.round(matrix)
+    snapped[:, 2] = np.floor(matrix[:, 2] + 0.5)
+    return snapped
+
+
+class ColourAugment:
+    """Colour operations on a uint8 RGB crop, drawn from an integer seed at each call."""
+
+    def __init__(self, options: AugmentOptions) -> None:
+        light = A.OneOf(
+            [
+                A.RandomBrightnessContrast(options.brightness, options.contrast, p=1.0),
+                A.RandomGamma(options.gamma, p=1.0),
+            ],
+            p=options.light,
+        )
+        steps = [
+            (options.light, light),
+            (options.colour, A.HueSaturationValue(options.hue, options.saturation, options.value, p=options.colour)),
+            (options.grey, A.ToGray(p=options.grey)),
+            (options.invert, A.InvertImg(p=options.invert)),
+            (options.shuffle, A.ChannelShuffle(p=options.shuffle)),
+            (options.blur, A.GaussianBlur(sigma_limit=(0.3, 1.2), blur_limit=0, p=options.blur)),
+            # Zero-mean: the original's noise was shifted to be positive and brightened every image (seed notes 4.3).
+            (options.noise, A.GaussNoise(std_range=options.noise_std, mean_range=(0.0, 0.0), p=options.noise)),
+        ]
+        self.pipeline = A.Compose([step for probability, step in steps if probability > 0])
+
+    def __call__(self, image: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+        """Augment (H, W, 3) uint8; the same seed gives the same result in any process."""
+        if not self.pipeline.transforms:
+            return image
+        self.pipeline.set_random_seed(seed)
+        return np.asarray(self.pipeline(image=image)["image"], np.uint8)

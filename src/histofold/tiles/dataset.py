@@ -1,0 +1,121 @@
+"""Training examples from the store: a crop of a tile or image, augmented, with what the target makes of its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from histofold.preprocess import Preprocess
+from histofold.tiles.augment import AugmentOptions, ColourAugment, draw_crop, warp
+from histofold.tiles.sampler import epoch_rows, weights_of
+from histofold.tiles.store import Store
+
+KEPT = 64
+"""Enhanced images that a loader process keeps; at 1024 px they take 200 MB."""
+
+WeightMap = Callable[[NDArray[np.int32]], NDArray[np.float32]]
+
+
+class CropDataset(Dataset[dict[str, torch.Tensor]]):
+    """Crops drawn for keys (epoch, index); the same key gives the same example in any process and at any time.
+
+    Args:
+        store: the prepared store.
+        rows: rows of `store.tiles` to draw from (the training folds).
+        target: what is made of the labels (histofold.targets).
+        crop: side of a crop in pixels of the store's scale.
+        count: examples in an epoch.
+        needs: extras that the loss asks for: `instances` adds component labels.
+        weight_map: labels (crop, crop) → weights, multiplied into `weight`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rows: pd.DataFrame,
+        target: Any,
+        preprocess: Preprocess,
+        options: AugmentOptions,
+        *,
+        crop: int,
+        count: int,
+        bins: int,
+        seed: int,
+        needs: frozenset[str] = frozenset(),
+        weight_map: WeightMap | None = None,
+    ) -> None:
+        self.store = store
+        self.rows = rows.reset_index(drop=True)
+        self.target = target
+        self.preprocess = preprocess
+        self.options = options
+        self.colour = ColourAugment(options)
+        self.crop = crop
+        self.count = count
+        self.seed = seed
+        self.needs = needs
+        self.weight_map = weight_map
+        self.weights = weights_of(self.rows, bins, crop)
+        self._plan: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
+        self._enhanced: dict[tuple[str, int], NDArray[np.uint8]] = {}
+
+    def __len__(self) -> int:
+        """Examples in an epoch."""
+        return self.count
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, torch.Tensor]:
+        """Draw the example `index` of `epoch`: image (3, c, c) uint8, truth, weight (1, c, c), extras."""
+        epoch, index = key
+        random = np.random.default_rng([self.seed, epoch, index])
+        image, labels = self._pixels(int(self._rows_of(epoch)[index]))
+        matrix = draw_crop(self.options, random, image.shape[0], image.shape[1], self.crop)
+        pixels, truth, valid = warp(image, labels, matrix, self.crop)
+        pixels = self.colour(pixels, int(random.integers(2**31)))
+        return self._tensors(pixels, truth, valid)
+
+    def _rows_of(self, epoch: int) -> NDArray[np.int64]:
+        if self._plan[0] != epoch:
+            self._plan = (epoch, epoch_rows(self.weights, self.count, self.seed, epoch))
+        return self._plan[1]
+
+    def _pixels(self, row: int) -> tuple[NDArray[np.uint8], NDArray[np.unsignedinteger]]:
+        tile = self.rows.iloc[row]
+        image, labels = self.store.pixels(tile.sample_id), self.store.masks(tile.sample_id)
+        position = -1
+        if tile.kind != "whole":
+            position = int(tile["index"])
+            image = image[position, : tile.valid_height, : tile.valid_width]
+            labels = labels[position, : tile.valid_height, : tile.valid_width]
+        return self._enhance(image, str(tile.sample_id), position), np.ascontiguousarray(labels)
+
+    def _enhance(self, image: NDArray[np.uint8], sample_id: str, position: int) -> NDArray[np.uint8]:
+        """CLAHE of a whole image (or tile): it depends on context, so it comes before the crop, as in inference."""
+        if self.preprocess.clahe <= 0:
+            return np.ascontiguousarray(image)
+        key = (sample_id, position)
+        if key not in self._enhanced:
+            if len(self._enhanced) >= KEPT:
+                self._enhanced.pop(next(iter(self._enhanced)))
+            self._enhanced[key] = self.preprocess.pixels(np.ascontiguousarray(image))
+        return self._enhanced[key]
+
+    def _tensors(
+        self, pixels: NDArray[np.uint8], labels: NDArray[np.int32], valid: NDArray[np.uint8]
+    ) -> dict[str, torch.Tensor]:
+        weight = valid.astype(np.float32)
+        if self.weight_map is not None:
+            weight *= self.weight_map(labels)
+        example = {
+            "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
+            "truth": torch.from_numpy(np.ascontiguousarray(self.target.encode(labels))),
+            "weight": torch.from_numpy(weight[None]),
+        }
+        if "instances" in self.needs:
+            example["instances"] = torch.from_numpy(labels)
+        return example

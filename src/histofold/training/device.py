@@ -1,0 +1,51 @@
+"""Device, precision and memory layout: what the machine does best, unless the user says otherwise."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+
+from histofold.config import TrainConfig
+from histofold.errors import ConfigError
+
+PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
+
+
+def fabric_for(settings: TrainConfig) -> Fabric:
+    """Make and launch Fabric; under torchrun the number of processes is torchrun's.
+
+    Raises:
+        ConfigError: an unknown precision, or a GPU that is not there.
+    """
+    if settings.precision not in PRECISIONS:
+        raise ConfigError(f"train.precision={settings.precision}: expected one of {', '.join(PRECISIONS)}")
+    if settings.accelerator in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"train.accelerator={settings.accelerator}: torch sees no GPU here; use auto or cpu")
+    gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", settings.devices))
+    precision = auto_precision(gpu) if settings.precision == "auto" else settings.precision
+    fabric = Fabric(accelerator=settings.accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric
+
+
+def auto_precision(gpu: bool) -> str:
+    """bfloat16 where the processor computes in it, half precision on older GPUs, else single."""
+    if gpu:
+        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+    return "bf16-mixed" if cpu_has_bf16() else "32-true"
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX): emulation would be slower."""
+    checks = (getattr(torch.cpu, "_is_avx512_bf16_supported", None), getattr(torch.cpu, "_is_amx_tile_supported", None))
+    return any(check is not None and check() for check in checks)
+
+
+def memory_format(network: nn.Module, fabric: Fabric) -> torch.memory_format:
+    """Channels last where convolutions are faster so (GPUs, bfloat16 on CPUs), unless the network asks for planes."""
+    mixed = fabric.device.type == "cuda" or "bf16" in str(fabric.strategy.precision.precision)
+    return torch.channels_last if mixed and getattr(network, "channels_last", True) else torch.contiguous_format

@@ -1,0 +1,187 @@
+"""The training loop, read from top to bottom.
+
+Exact resume: which crops a step sees is a function of (seed, epoch, index), the random numbers of dropout are a
+function of (seed, step, rank), the learning rate is a function of the step, and everything else is in `last.ckpt`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from timm.scheduler.scheduler import Scheduler
+from timm.utils import ModelEmaV3
+from torch import nn
+from torch.utils.data import DataLoader
+
+from histofold.config import TrainConfig
+from histofold.errors import HistofoldError
+from histofold.parallel import single_threaded
+from histofold.preprocess import Preprocess
+from histofold.progress import bar
+from histofold.tiles.dataset import CropDataset
+from histofold.tiles.sampler import EpochSampler
+from histofold.training.state import Clock, Progress, load, save
+
+Batch = dict[str, torch.Tensor]
+Validate = Callable[[nn.Module], float]
+Report = Callable[[list[dict[str, Any]]], None]
+
+
+@dataclass
+class Parts:
+    """What is trained, and what trains it."""
+
+    model: nn.Module
+    ema: ModelEmaV3
+    optimizer: torch.optim.Optimizer
+    schedule: Scheduler
+    loss: nn.Module
+    preprocess: Preprocess
+    memory_format: torch.memory_format = torch.contiguous_format
+
+    def saved(self) -> dict[str, Any]:
+        """The parts whose state `last.ckpt` keeps."""
+        return {"model": self.model, "ema": self.ema.module, "optimizer": self.optimizer}
+
+
+def steps_per_epoch(settings: TrainConfig, ranks: int) -> int:
+    """Optimiser steps in an epoch; a last batch that is not full is left out."""
+    return max(1, settings.samples_per_epoch // (settings.batch * ranks) // settings.accumulate)
+
+
+def fit(
+    fabric: Fabric,
+    parts: Parts,
+    dataset: CropDataset,
+    settings: TrainConfig,
+    seed: int,
+    last: Path,
+    validate: Validate,
+    report: Report,
+) -> Progress:
+    """Train until the last epoch is done, going on from `last` when it exists; the result is `parts.ema`.
+
+    Args:
+        validate: EMA network → score; called every `settings.validate_every` epochs.
+        report: called with all finished epochs after each one (metrics.csv, curves).
+    """
+    progress = load(last, parts.saved()) if last.exists() else Progress()
+    trained = torch.compile(parts.model) if settings.compile else parts.model
+    model, optimizer = fabric.setup(trained, parts.optimizer)
+    clock = Clock(settings.checkpoint_minutes)
+    batches = steps_per_epoch(settings, fabric.world_size) * settings.accumulate
+    while progress.epoch < settings.epochs:
+        loader = fabric.setup_dataloaders(_loader(fabric, dataset, settings, progress), use_distributed_sampler=False)
+        text = f"epoch {progress.epoch + 1}/{settings.epochs}"
+        with bar(total=batches, text=text, unit="batch") as shown:
+            shown.update(progress.batches)
+            for batch in _first(loader, batches - progress.batches):
+                _train_batch(fabric, model, optimizer, parts, settings, seed, progress, batch, batches)
+                shown.update()
+                shown.set_postfix(loss=f"{progress.loss_sum / progress.loss_count:.4f}", refresh=False)
+                # A checkpoint lies between optimiser steps: half-accumulated gradients are not kept.
+                if progress.batches % settings.accumulate == 0 and clock.due() and fabric.is_global_zero:
+                    progress.seconds += clock.lap()
+                    save(last, progress, parts.saved())
+        _finish_epoch(fabric, parts, settings, progress, clock, validate)
+        if fabric.is_global_zero:
+            save(last, progress, parts.saved())
+            report(progress.history)
+    return progress
+
+
+def _first(loader: Any, count: int) -> Iterator[Batch]:
+    for _, batch in zip(range(count), loader, strict=False):
+        yield batch
+
+
+def _loader(fabric: Fabric, dataset: CropDataset, settings: TrainConfig, progress: Progress) -> DataLoader[Batch]:
+    first = progress.batches * settings.batch
+    sampler = EpochSampler(len(dataset), progress.epoch, fabric.global_rank, fabric.world_size, first)
+    return DataLoader(
+        dataset,
+        batch_size=settings.batch,
+        sampler=sampler,
+        num_workers=settings.workers,
+        drop_last=True,
+        pin_memory=fabric.device.type == "cuda",
+        worker_init_fn=_start_worker,
+        prefetch_factor=4 if settings.workers else None,
+    )
+
+
+def _start_worker(_: int) -> None:
+    single_threaded()
+    torch.set_num_threads(1)
+
+
+def _train_batch(
+    fabric: Fabric,
+    model: Any,
+    optimizer: Any,
+    parts: Parts,
+    settings: TrainConfig,
+    seed: int,
+    progress: Progress,
+    batch: Batch,
+    batches: int,
+) -> None:
+    # Dropout's draws follow from the position alone, so a resumed run repeats them.
+    torch.manual_seed(hash((seed, progress.epoch, progress.batches, fabric.global_rank)) % 2**63)
+    last_of_step = (progress.batches + 1) % settings.accumulate == 0
+    parts.schedule.step_update(progress.step)
+    model.train()
+    waiting: AbstractContextManager[Any] = nullcontext() if last_of_step else fabric.no_backward_sync(model)
+    with waiting:
+        image = parts.preprocess.normalise(batch.pop("image")).contiguous(memory_format=parts.memory_format)
+        loss = parts.loss(model(image), batch)
+        fabric.backward(loss / settings.accumulate)
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise HistofoldError(
+            f"the loss became {value} in epoch {progress.epoch + 1}, batch {progress.batches + 1}; "
+            "lower optimizer.lr, or use train.precision=32-true. The last checkpoint is from before."
+        )
+    progress.loss_sum += value
+    progress.loss_count += 1
+    progress.batches += 1
+    if not last_of_step:
+        return
+    if settings.clip > 0:
+        fabric.clip_gradients(model, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+    optimizer.step()
+    optimizer.zero_grad()
+    progress.step += 1
+    parts.ema.update(parts.model, progress.step)
+
+
+def _finish_epoch(
+    fabric: Fabric, parts: Parts, settings: TrainConfig, progress: Progress, clock: Clock, validate: Validate
+) -> None:
+    seconds = clock.lap()
+    progress.seconds += seconds
+    due = settings.validate_every > 0 and (progress.epoch + 1) % settings.validate_every == 0
+    # The last epoch is scored in full by the OOF predictions right after.
+    score = validate(parts.ema.module) if due and progress.epoch + 1 < settings.epochs else None
+    samples = progress.loss_count * settings.batch * fabric.world_size
+    progress.history.append(
+        {
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            "lr": parts.optimizer.param_groups[0]["lr"],
+            "loss": progress.loss_sum / max(1, progress.loss_count),
+            "score": score,
+            "seconds": round(progress.seconds, 3),
+            "images_per_second": round(samples / max(seconds, 1e-9), 3),
+        }
+    )
+    clock.lap()  # validation is not training time
+    progress.epoch += 1
+    progress.batches, progress.loss_sum, progress.loss_count = 0, 0.0, 0

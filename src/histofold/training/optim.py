@@ -1,0 +1,84 @@
+"""Optimiser and learning-rate schedule from the configuration; both are timm's and torch's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler, StepLRScheduler
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+
+from histofold.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Optimiser and schedule.
+
+    Attributes:
+        name: any optimiser of timm (adamw, adam, sgd, lamb, …).
+        lr: peak learning rate.
+        weight_decay: not applied to biases and normalisation layers unless `decay_all`.
+        schedule: `cosine` (to `final` × lr), `step` (× `factor` every `every` epochs) or `constant`.
+        warmup: share of all steps during which the rate rises linearly from nearly zero.
+        options: further arguments of the optimiser, such as betas or amsgrad.
+    """
+
+    name: str = "adamw"
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    decay_all: bool = False
+    schedule: str = "cosine"
+    warmup: float = 0.05
+    final: float = 0.01
+    every: int = 25
+    factor: float = 0.1
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def build_optimizer(model: nn.Module, options: OptimizerOptions) -> torch.optim.Optimizer:
+    """Make the optimiser for a model's parameters.
+
+    Raises:
+        ConfigError: timm knows no such optimiser, or it does not take one of the options.
+    """
+    try:
+        return create_optimizer_v2(
+            model,
+            opt=options.name,
+            lr=options.lr,
+            weight_decay=options.weight_decay,
+            filter_bias_and_bn=not options.decay_all,
+            **options.options,
+        )
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"optimizer.name={options.name}: {error}; see timm.optim.list_optimizers()") from error
+
+
+def build_schedule(
+    optimizer: torch.optim.Optimizer, options: OptimizerOptions, steps: int, steps_per_epoch: int
+) -> Scheduler:
+    """Make the schedule over `steps` optimiser steps; `schedule.step_update(n)` is a pure function of n.
+
+    Raises:
+        ConfigError: an unknown schedule.
+    """
+    warmup = round(options.warmup * steps)
+    common = {"warmup_t": warmup, "warmup_lr_init": options.lr * 0.01, "t_in_epochs": False}
+    if options.schedule == "cosine":
+        # With the prefix the cosine begins where the warm-up ends instead of part of the way down.
+        return CosineLRScheduler(
+            optimizer,
+            t_initial=max(1, steps - warmup),
+            lr_min=options.lr * options.final,
+            warmup_prefix=True,
+            **common,
+        )
+    if options.schedule == "step":
+        return StepLRScheduler(optimizer, decay_t=options.every * steps_per_epoch, decay_rate=options.factor, **common)
+    if options.schedule == "constant":
+        return StepLRScheduler(optimizer, decay_t=max(1, steps), decay_rate=1.0, **common)
+    raise ConfigError(f"optimizer.schedule={options.schedule}: expected cosine, step or constant")

@@ -1,0 +1,60 @@
+"""What a fold writes while it trains: metrics.csv, curves.png, and events for TensorBoard, W&B or MLflow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from lightning.fabric.loggers import Logger, TensorBoardLogger
+
+from histofold.errors import ConfigError
+from histofold.files import atomic
+from histofold.report.figures import training_curves
+
+LOGGERS = ("tensorboard", "wandb", "mlflow")
+
+
+class Records:
+    """Writers of one fold's history; `write` takes the whole history each time, so a resumed run has no gap."""
+
+    def __init__(self, folder: Path, loggers: list[str], title: str) -> None:
+        self.folder = folder
+        self.title = title
+        self.loggers = [_logger(name, folder, title) for name in loggers]
+        self.logged = 0
+
+    def write(self, history: list[dict[str, Any]]) -> None:
+        """Write metrics.csv and curves.png anew and log the epochs that are new since the last call."""
+        path = self.folder / "metrics.csv"
+        with atomic(path) as temporary:
+            pd.DataFrame(history).to_csv(temporary, index=False)
+        training_curves(path, self.folder / "curves.png")
+        for row in history[self.logged :] if self.logged else history[-1:]:
+            known = {key: value for key, value in row.items() if value is not None}
+            values = {key: float(value) for key, value in known.items() if key not in ("step", "epoch")}
+            for logger in self.loggers:
+                logger.log_metrics(values, step=int(row["step"]))
+        self.logged = len(history)
+        for logger in self.loggers:
+            logger.save()
+
+
+def _logger(name: str, folder: Path, title: str) -> Logger:
+    """One logger by name; those beyond TensorBoard are used where the user installed them.
+
+    Raises:
+        ConfigError: an unknown name, or its package is not installed.
+    """
+    if name not in LOGGERS:
+        raise ConfigError(f"train.loggers={name}: expected some of {', '.join(LOGGERS)}")
+    try:
+        if name == "tensorboard":
+            return TensorBoardLogger(root_dir=folder, name="", version="events")
+        from lightning.pytorch import loggers
+
+        if name == "wandb":
+            return loggers.WandbLogger(project="histofold", name=title, save_dir=folder)
+        return loggers.MLFlowLogger(experiment_name="histofold", run_name=title, save_dir=str(folder / "mlruns"))
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"train.loggers={name}: {error.name or error} is missing; `pip install {name}`") from error

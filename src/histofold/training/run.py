@@ -1,0 +1,238 @@
+"""`train`: one fold from the prepared store to weights, curves, OOF predictions and scores."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from lightning.fabric import Fabric
+from omegaconf import OmegaConf
+from timm.utils import ModelEmaV3
+from torch import nn
+
+from histofold import losses, models, targets
+from histofold.config import Config
+from histofold.errors import ConfigError, DataError
+from histofold.files import atomic, sha256, write_text
+from histofold.inference import checkpoint
+from histofold.inference.checkpoint import Spec
+from histofold.inference.member import Member
+from histofold.inference.predict import fingerprint_of
+from histofold.preprocess import Preprocess
+from histofold.tiles.augment import AugmentOptions
+from histofold.tiles.dataset import CropDataset
+from histofold.training.device import fabric_for, memory_format
+from histofold.training.loop import Parts, fit, steps_per_epoch
+from histofold.training.oof import predict_fold, score_fold, settings_of, validate
+from histofold.training.optim import OptimizerOptions, build_optimizer, build_schedule
+from histofold.training.records import Records
+from histofold.workspace import Workspace
+
+FREE = ("workers", "validate_every", "checkpoint_minutes", "accelerator", "devices", "loggers", "compile")
+"""Settings of `train` that may change between the sittings of one run: they do not change what is learned."""
+
+
+IDENTITY = ("model", "target", "loss", "augment", "optimizer", "prepare", "train", "seed", "folds")
+"""The sections that make a run what it is, beside the competition."""
+
+
+def train(config: Config) -> None:
+    """Train fold `config.fold`, or go on with it, and write its OOF predictions and scores.
+
+    Raises:
+        ConfigError: a setting is out of range, or the run folder belongs to another configuration.
+        DataError: nothing was prepared, or files are broken.
+    """
+    workspace = Workspace(config)
+    fold = check_fold(workspace)
+    folder = workspace.oof / config.run_name() / f"fold{config.fold}"
+    if (folder / "scores.csv").exists() and config.resume == "auto":
+        claim(config, folder)
+        print(f"{folder}: this fold is done already; choose another run= to train again")
+        return
+    fabric = fabric_for(config.train)
+    if fabric.is_global_zero:
+        claim(config, folder)
+    fabric.barrier()
+    fabric.seed_everything(config.seed, verbose=False)
+    member = fit_fold(config, workspace, fabric, fold, folder)
+    held_out = fold[fold["fold"] == config.fold]
+    # Predictions that stand already are kept when they come from these very weights.
+    settings = settings_of(config)
+    fingerprint = fingerprint_of([sha256(folder / "model.ckpt")], [1.0], settings)
+    predict_fold(workspace, member, held_out, folder / "predictions", fabric, fingerprint)
+    fabric.barrier()
+    if fabric.is_global_zero:
+        scores = score_fold(workspace, held_out, folder / "predictions", config.evaluate.workers)
+        with atomic(folder / "scores.csv") as temporary:
+            scores.to_csv(temporary, index=False)
+        print(summary(folder, scores))
+
+
+def check_fold(workspace: Workspace) -> pd.DataFrame:
+    """The training samples' rows of folds.csv.
+
+    Raises:
+        ConfigError: there is no such fold.
+    """
+    table = workspace.folds()
+    table = table[table["split"] == "train"]
+    known = sorted(int(number) for number in table["fold"].unique() if number >= 0)
+    if workspace.config.fold not in known:
+        raise ConfigError(
+            f"fold={workspace.config.fold}: {workspace.folds_path().name} has the folds "
+            f"{', '.join(map(str, known))}; choose one of them"
+        )
+    return table
+
+
+def claim(config: Config, folder: Path) -> None:
+    """Make the fold's folder this configuration's, or check that it is.
+
+    Raises:
+        ConfigError: it holds a run of another configuration.
+    """
+    path = folder / "config.yaml"
+    mine = identity(OmegaConf.to_container(OmegaConf.structured(config)))
+    if not path.exists():
+        if (folder / "last.ckpt").exists() or (folder / "model.ckpt").exists():
+            raise DataError(f"{folder}: weights without config.yaml; move the folder away or choose another run=")
+        write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+        return
+    if config.resume == "never":
+        raise ConfigError(f"{folder}: exists already and resume=never; choose another run= or delete the folder")
+    theirs = identity(OmegaConf.to_container(OmegaConf.load(path)))
+    for key in sorted(set(mine) | set(theirs)):
+        if mine.get(key) != theirs.get(key):
+            raise ConfigError(
+                f"{folder}: was trained with {key}={theirs.get(key)}, now it is {mine.get(key)}; "
+                "give run=NAME for a new run, or the old setting to go on"
+            )
+
+
+def identity(values: Any) -> dict[str, Any]:
+    """The settings that make a run what it is, flattened: what differs here makes another run."""
+    kept = {key: values[key] for key in IDENTITY}
+    kept["competition"] = values["competition"]["name"]
+    flat: dict[str, Any] = {}
+    for section, content in kept.items():
+        if not isinstance(content, dict):
+            flat[section] = content
+            continue
+        for key, value in content.items():
+            if (section, key) in {("prepare", "workers"), ("prepare", "force")} or (section == "train" and key in FREE):
+                continue
+            flat[f"{section}.{key}"] = value
+    return flat
+
+
+def fit_fold(config: Config, workspace: Workspace, fabric: Fabric, table: pd.DataFrame, folder: Path) -> Member:
+    """Train the network on every fold but one and write `model.ckpt`; gives the EMA network as a member."""
+    spec = spec_of(config, workspace)
+    done = folder / "model.ckpt"
+    if not done.exists():
+        parts, dataset = build(config, workspace, fabric, spec, table)
+        records = Records(folder, config.train.loggers, f"{config.run_name()} fold {config.fold}")
+        held_out = table[table["fold"] == config.fold]
+
+        def check(network: nn.Module) -> float:
+            with shared_folder(fabric) as place:
+                return validate(workspace, member_of(network, spec), held_out, fabric, place)
+
+        fit(fabric, parts, dataset, config.train, config.seed, folder / "last.ckpt", check, records.write)
+        if fabric.is_global_zero:
+            checkpoint.save(done, spec, parts.ema.module.state_dict())
+        fabric.barrier()
+    return Member.load(done, fabric.device)
+
+
+@contextmanager
+def shared_folder(fabric: Fabric) -> Iterator[Path]:
+    """A temporary folder that all ranks of this machine see."""
+    with tempfile.TemporaryDirectory(prefix="histofold-") as mine:
+        yield Path(str(fabric.broadcast(mine)))
+        fabric.barrier()
+
+
+def member_of(network: nn.Module, spec: Spec) -> Member:
+    """The network under training (its EMA) as a member, for validation."""
+    options = {key: value for key, value in spec.target.items() if key != "name"}
+    target = targets.build(spec.target["name"], **options)
+    return Member(network.eval(), target, Preprocess.from_dict(spec.preprocess), spec)
+
+
+def spec_of(config: Config, workspace: Workspace) -> Spec:
+    """What the checkpoint will say about itself."""
+    augment = AugmentOptions(**config.augment)
+    return Spec(
+        competition=config.competition.name,
+        run=config.run_name(),
+        fold=config.fold,
+        model=dict(config.model),
+        target=dict(config.target),
+        preprocess=Preprocess(clahe=augment.clahe).to_dict(),
+        tile=config.train.crop,
+        scale=workspace.recipe.scale,
+        training={
+            "seed": config.seed,
+            "epochs": config.train.epochs,
+            "samples_per_epoch": config.train.samples_per_epoch,
+        },
+    )
+
+
+def build(
+    config: Config, workspace: Workspace, fabric: Fabric, spec: Spec, table: pd.DataFrame
+) -> tuple[Parts, CropDataset]:
+    """Network, loss, optimiser, EMA and data of one fold."""
+    target = targets.build(config.target["name"], **{k: v for k, v in config.target.items() if k != "name"})
+    options = {key: value for key, value in config.model.items() if key != "name"}
+    network = models.build(config.model["name"], outputs=target.channels, **options)
+    network = network.to(fabric.device, memory_format=memory_format(network, fabric))
+    loss = losses.build(dict(config.loss) or target.default_loss, target)
+    settings = OptimizerOptions(**config.optimizer)
+    optimizer = build_optimizer(network, settings)
+    per_epoch = steps_per_epoch(config.train, fabric.world_size)
+    schedule = build_schedule(optimizer, settings, per_epoch * config.train.epochs, per_epoch)
+    preprocess = Preprocess.from_dict(spec.preprocess)
+    parts = Parts(
+        model=network,
+        ema=ModelEmaV3(network, decay=config.train.ema, use_warmup=True),
+        optimizer=optimizer,
+        schedule=schedule,
+        loss=loss.to(fabric.device),
+        preprocess=preprocess,
+        memory_format=memory_format(network, fabric),
+    )
+    store = workspace.store()
+    training = table.loc[table["fold"] != config.fold, "sample_id"]
+    rows = store.tiles[store.tiles["sample_id"].isin(training)]
+    if rows.empty:
+        raise DataError(f"{workspace.store_path}: no tile of the training folds; check prepare.min_tissue and folds")
+    dataset = CropDataset(
+        store,
+        rows,
+        target,
+        preprocess,
+        AugmentOptions(**config.augment),
+        crop=config.train.crop,
+        count=config.train.samples_per_epoch,
+        bins=config.train.balance,
+        seed=config.seed,
+        needs=loss.needs,
+        weight_map=loss.weight_map,
+    )
+    return parts, dataset
+
+
+def summary(folder: Path, scores: pd.DataFrame) -> str:
+    """What was written where, and how well the fold did."""
+    numbers = scores.groupby("stratum")["score"].agg(["mean", "size"])
+    lines = [f"{folder}: OOF score {scores['score'].mean():.4f} over {len(scores)} samples"]
+    lines += [f"  {name}: {row['mean']:.4f} ({int(row['size'])})" for name, row in numbers.iterrows()]
+    return os.linesep.join(lines)

@@ -1,0 +1,86 @@
+"""`last.ckpt`: everything that a broken run needs to go on as if nothing had happened."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from histofold.errors import DataError
+from histofold.files import atomic
+
+FORMAT = 1
+
+
+@dataclass
+class Progress:
+    """Where a run is.
+
+    Attributes:
+        epoch: the epoch under way, from 0.
+        batches: batches of this epoch that are done (on each rank).
+        step: optimiser steps done.
+        loss_sum, loss_count: of this epoch so far.
+        seconds: training time so far, over all sittings.
+        history: finished epochs, the rows of metrics.csv.
+    """
+
+    epoch: int = 0
+    batches: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    loss_count: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float | int | None]] = field(default_factory=list)
+
+
+def save(path: Path, progress: Progress, parts: dict[str, Any]) -> None:
+    """Write progress and the `state_dict()` of every part atomically."""
+    values = {"format": FORMAT, "progress": vars(progress)}
+    values.update({name: part.state_dict() for name, part in parts.items()})
+    with atomic(path) as temporary:
+        torch.save(values, temporary)
+
+
+def load(path: Path, parts: dict[str, Any]) -> Progress:
+    """Restore every part in place and give the progress.
+
+    Raises:
+        DataError: the file is no `last.ckpt`, or of another network.
+    """
+    try:
+        values = torch.load(path, map_location="cpu", weights_only=True)
+        if values["format"] != FORMAT:
+            raise DataError(f"{path}: format {values['format']}, expected {FORMAT}; delete the folder and train anew")
+        for name, part in parts.items():
+            part.load_state_dict(values[name])
+        return Progress(**values["progress"])
+    except (KeyError, TypeError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(f"{path}: cannot go on from it ({first}); delete it to train this fold anew") from error
+
+
+@dataclass
+class Clock:
+    """Tells when the next checkpoint is due and how long this sitting has run."""
+
+    minutes: float
+    started: float = field(default_factory=time.monotonic)
+    saved: float = field(default_factory=time.monotonic)
+
+    def due(self) -> bool:
+        """Whether `minutes` have passed since the last call that said so; never when `minutes` is 0."""
+        if self.minutes <= 0 or time.monotonic() - self.saved < self.minutes * 60:
+            return False
+        self.saved = time.monotonic()
+        return True
+
+    def lap(self) -> float:
+        """Seconds since the start or the last lap."""
+        now = time.monotonic()
+        seconds, self.started = now - self.started, now
+        return seconds
