@@ -13,14 +13,22 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from histofold.instances.base import Decoder
+from histofold.instances.components import Components
 from histofold.instances.grids import GRIDS
+from histofold.instances.hminima import HMinima
 from histofold.instances.threshold import Mask, Threshold
-from histofold.instances.watershed import Watershed
+from histofold.instances.watershed import DistanceWatershed, InsideWatershed, Watershed
 from histofold.registry import Registry
 
 __all__ = ["Decoder", "build", "default_for", "grid", "names", "options", "resolve"]
 
-REGISTRY: Registry[Decoder] = Registry("instances", {cls.name: cls for cls in (Mask, Threshold, Watershed)})
+_CLASSES: tuple[type[Decoder], ...] = (
+    Mask, Threshold, Components, Watershed, InsideWatershed, DistanceWatershed, HMinima,
+)  # fmt: skip
+REGISTRY: Registry[Decoder] = Registry("instances", {cls.name: cls for cls in _CLASSES})
+
+_DEFAULTS = (("border", "watershed"), ("inside", "components"), ("distance", "watershed_distance"))
+"""Band → decoder; the first band that is there decides."""
 
 
 def build(name: str, **options: Any) -> Decoder:
@@ -45,7 +53,7 @@ def options(name: str) -> dict[str, inspect.Parameter]:
 def default_for(bands: Iterable[str]) -> str:
     """Name of the decoder that suits the bands that are there."""
     there = set(bands)
-    for band, name in (("border", "watershed"),):
+    for band, name in _DEFAULTS:
         if band in there:
             return name
     return "threshold"

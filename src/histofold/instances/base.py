@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histofold.errors import DataError
+from histofold.instances.cleanup import Labels, mend, renumber
 from histofold.registry import require
 
-Labels = NDArray[np.int32]
 Map = NDArray[np.float32]
 Bands = Mapping[str, Map]
 Step = tuple[Callable[[Any], Any], tuple[str, ...]]
@@ -89,7 +89,11 @@ class Tidy:
         require(self.max_hole >= 0, "instances.max_hole", self.max_hole, "0 or more pixels")
         require(0 <= self.smooth <= 10, "instances.smooth", self.smooth, "0 to 10 passes")
 
-    def _tidy(self, labels: Labels) -> Labels:
-        from histofold.instances.cleanup import tidy
+    def _tidy_steps(self) -> tuple[Step, ...]:
+        return (self._mend, ("smooth", "max_hole")), (self._drop, ("min_size",))
 
-        return tidy(labels, self.min_size, self.max_hole, self.smooth)
+    def _mend(self, labels: Labels) -> Labels:
+        return mend(labels, self.max_hole, self.smooth)
+
+    def _drop(self, labels: Labels) -> Labels:
+        return renumber(labels, self.min_size)

@@ -7,23 +7,21 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from histofold.instances.base import Labels
+Labels = NDArray[np.int32]
+"""(H, W), 0 background, 1..n instances."""
 
 
-def tidy(labels: Labels, min_size: int, max_hole: int, smooth: int) -> Labels:
-    """Smooth, fill and filter labels (H, W); gives 1..n without gaps, in the old order.
+def mend(labels: Labels, max_hole: int, smooth: int) -> Labels:
+    """Smooth outlines, then fill holes, of labels (H, W).
 
     Args:
         labels: (H, W) int32, 0 background.
-        min_size: pixels; smaller instances are dropped.
         max_hole: pixels; holes up to this size that lie within a single instance are filled; 0 fills none.
         smooth: passes of a 3×3 majority vote.
     """
     for _ in range(smooth):
         labels = _majority(labels)
-    if max_hole > 0:
-        labels = fill_holes(labels, max_hole)
-    return renumber(labels, min_size)
+    return fill_holes(labels, max_hole) if max_hole > 0 else labels
 
 
 def components(mask: NDArray[np.bool_]) -> Labels:

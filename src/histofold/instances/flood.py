@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from histofold.instances.base import Labels
+from histofold.instances.cleanup import Labels
 
 LEVELS = 256
 """Levels of a flooded surface; bands are uint8 on disk, so that finer ones would not be real."""

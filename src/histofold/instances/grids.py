@@ -1,4 +1,7 @@
-"""The settings that tuning tries for each decoder: few values of each option that matters, all combinations."""
+"""The settings that tuning tries for each decoder: few values of each option that matters, all combinations.
+
+Options are listed in the order of the decoder's steps, so that neighbours in the list share the early ones.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +9,31 @@ from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
+Settings = list[dict[str, Any]]
 
-def _all(**values: Sequence[Any]) -> list[dict[str, Any]]:
+_LEVELS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
+_FOREGROUND = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+_SIZES = (5, 10, 20, 40)
+
+
+def _all(**values: Sequence[Any]) -> Settings:
     return [dict(zip(values, choice, strict=True)) for choice in product(*values.values())]
 
 
-def _mask() -> list[dict[str, Any]]:
-    return _all(threshold=[0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7])
-
-
-def _threshold() -> list[dict[str, Any]]:
-    return _all(threshold=[0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7], min_size=[5, 10, 20, 40])
-
-
-def _watershed() -> list[dict[str, Any]]:
-    return _all(
-        border_weight=[0.5, 1.0],
-        core=[0.3, 0.4, 0.5, 0.6, 0.7],
-        min_core=[3],
-        threshold=[0.4, 0.45, 0.5, 0.55, 0.6],
-        min_size=[5, 10, 20, 40],
-    )
-
-
-GRIDS: dict[str, Callable[[], list[dict[str, Any]]]] = {
-    "none": _mask,
-    "threshold": _threshold,
-    "watershed": _watershed,
+GRIDS: dict[str, Callable[[], Settings]] = {
+    "none": lambda: _all(threshold=_LEVELS),
+    "threshold": lambda: _all(threshold=_LEVELS, min_size=_SIZES),
+    "components": lambda: _all(core=_LEVELS, min_core=(1, 5), dilation=(0, 1, 2), min_size=_SIZES),
+    "watershed": lambda: _all(
+        border_weight=(0.5, 1.0),
+        core=(0.3, 0.4, 0.5, 0.6, 0.7),
+        min_core=(1, 5),
+        threshold=_FOREGROUND,
+        min_size=_SIZES,
+    ),
+    "watershed_inside": lambda: _all(core=_LEVELS, min_core=(1, 5), threshold=_FOREGROUND, min_size=_SIZES),
+    "watershed_distance": lambda: _all(
+        core=(0.4, 0.5, 0.6, 0.7, 0.8), min_core=(1, 5), threshold=_FOREGROUND, min_size=_SIZES
+    ),
+    "hminima": lambda: _all(depth=(5, 10, 20, 40, 60), level=(16, 24, 32, 40, 48), min_size=_SIZES),
 }

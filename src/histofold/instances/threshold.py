@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from histofold.instances.base import Decoder, Labels, Map, Step, Tidy
-from histofold.instances.cleanup import components
+from histofold.instances.base import Decoder, Map, Step, Tidy
+from histofold.instances.cleanup import Labels, components
 from histofold.registry import require
 
 
@@ -53,7 +53,7 @@ class Threshold(Tidy, Decoder):
 
     def steps(self) -> tuple[Step, ...]:
         """Components, cleaning."""
-        return ((self._parts, ("threshold",)), (self._tidy, ("min_size", "max_hole", "smooth")))
+        return ((self._parts, ("threshold",)), *self._tidy_steps())
 
     def _parts(self, bands: dict[str, Map]) -> Labels:
         return components(bands["foreground"] >= self.threshold)

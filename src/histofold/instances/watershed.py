@@ -7,72 +7,144 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from histofold.instances.base import Decoder, Labels, Map, Step, Tidy
-from histofold.instances.cleanup import components, renumber
+from histofold.instances.base import Decoder, Map, Step, Tidy
+from histofold.instances.cleanup import Labels, components, renumber
 from histofold.instances.flood import flood, levels
 from histofold.registry import require
 
 
 class Seeded(NamedTuple):
-    """What the first step gives: the map that is flooded, the markers, and the foreground."""
+    """What the first step gives: the map that is flooded from its heights down, the markers, the foreground."""
 
     height: Map
     markers: Labels
     foreground: Map
 
 
-def grow(seeded: Seeded, threshold: float) -> Labels:
-    """Flood from the markers within foreground >= `threshold`; parts of it without a marker become instances too."""
-    mask = seeded.foreground >= threshold
-    labels = flood(255 - levels(seeded.height), seeded.markers, mask)
-    alone = components(mask & (labels == 0))
-    # A part that touches a grown instance only by a corner belongs to it as little as one that lies apart.
-    alone[alone > 0] += int(labels.max())
-    return np.maximum(labels, alone)
-
-
 @dataclass(frozen=True)
-class Watershed(Tidy, Decoder):
-    """Foreground minus touching border gives the cores; they grow down that difference within the foreground.
+class _Watershed(Tidy, Decoder):
+    """What the marker watersheds share.
 
     Args:
         threshold: least foreground of an instance's pixel.
-        core: least value of foreground − `border_weight` × border in a core.
-        border_weight: how much a border takes away.
+        core: least height of a core.
         min_core: pixels; smaller cores are no markers.
     """
 
-    name: ClassVar[str] = "watershed"
     threshold: float = 0.5
     core: float = 0.5
-    border_weight: float = 1.0
-    min_core: int = 3
+    min_core: int = 1
 
     def __post_init__(self) -> None:
         self._check_tidy()
         require(0 <= self.threshold <= 1, "instances.threshold", self.threshold, "0 to 1")
         require(0 <= self.core <= 1, "instances.core", self.core, "0 to 1")
-        require(self.border_weight >= 0, "instances.border_weight", self.border_weight, "0 or more")
         require(self.min_core >= 0, "instances.min_core", self.min_core, "0 or more pixels")
+
+    def steps(self) -> tuple[Step, ...]:
+        """Cores, growth, cleaning."""
+        return (
+            (self._seed, self._seed_options()),
+            (self._grow, ("threshold",)),
+            *self._tidy_steps(),
+        )
+
+    def _seed_options(self) -> tuple[str, ...]:
+        return ("core", "min_core")
+
+    def _height(self, bands: dict[str, Map]) -> Map:
+        raise NotImplementedError
+
+    def _seed(self, bands: dict[str, Map]) -> Seeded:
+        height = self._height(bands)
+        # A core outside the foreground could not grow, and would be lost or found depending on the next step.
+        return Seeded(height, renumber(components(height >= self.core), self.min_core), bands["foreground"])
+
+    def _grow(self, seeded: Seeded) -> Labels:
+        """Flood from the markers within the foreground; parts of it without a marker become instances, too."""
+        mask = seeded.foreground >= self.threshold
+        labels = flood(255 - levels(seeded.height), seeded.markers, mask)
+        alone = components(mask & (labels == 0))
+        alone[alone > 0] += int(labels.max(initial=0))
+        return np.maximum(labels, alone)
+
+
+@dataclass(frozen=True)
+class Watershed(_Watershed):
+    """Foreground minus touching border gives the cores; they grow down that difference within the foreground.
+
+    Args:
+        threshold: least foreground of an instance's pixel.
+        core: least value of foreground − `border_weight` × border in a core.
+        min_core: pixels; smaller cores are no markers.
+        border_weight: how much a border takes away.
+    """
+
+    name: ClassVar[str] = "watershed"
+    border_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.border_weight >= 0, "instances.border_weight", self.border_weight, "0 or more")
 
     @property
     def needs(self) -> tuple[str, ...]:
         """Bands it reads."""
         return ("foreground", "border")
 
-    def steps(self) -> tuple[Step, ...]:
-        """Cores, growth, cleaning."""
-        return (
-            (self._seed, ("border_weight", "core", "min_core")),
-            (self._grow, ("threshold",)),
-            (self._tidy, ("min_size", "max_hole", "smooth")),
-        )
+    def _seed_options(self) -> tuple[str, ...]:
+        return ("border_weight", *super()._seed_options())
 
-    def _seed(self, bands: dict[str, Map]) -> Seeded:
-        height = bands["foreground"] - np.float32(self.border_weight) * bands["border"]
-        return Seeded(height, renumber(components(height >= self.core), self.min_core), bands["foreground"])
-
-    def _grow(self, seeded: Seeded) -> Labels:
-        return grow(seeded, self.threshold)
+    def _height(self, bands: dict[str, Map]) -> Map:
+        return bands["foreground"] - np.float32(self.border_weight) * bands["border"]
 
 
+@dataclass(frozen=True)
+class InsideWatershed(_Watershed):
+    """Ternary's inside gives the cores; they grow down it within the foreground, so that outlines are the network's."""
+
+    name: ClassVar[str] = "watershed_inside"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Bands it reads."""
+        return ("foreground", "inside")
+
+    def _height(self, bands: dict[str, Map]) -> Map:
+        return bands["inside"]
+
+
+@dataclass(frozen=True)
+class DistanceWatershed(_Watershed):
+    """The normalised distance, less the touching border where there is one, gives the cores.
+
+    Args:
+        threshold: least foreground of an instance's pixel.
+        core: least value of distance / `top` − `border_weight` × border in a core.
+        min_core: pixels; smaller cores are no markers.
+        border_weight: how much a border takes away; 0: the border band is not read.
+        top: value of the deepest pixels: 1, or 255 for `target.scale=image`.
+    """
+
+    name: ClassVar[str] = "watershed_distance"
+    border_weight: float = 0.0
+    top: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.border_weight >= 0, "instances.border_weight", self.border_weight, "0 or more")
+        require(self.top > 0, "instances.top", self.top, "above 0")
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Bands it reads."""
+        return ("foreground", "distance", "border") if self.border_weight > 0 else ("foreground", "distance")
+
+    def _seed_options(self) -> tuple[str, ...]:
+        return ("border_weight", "top", *super()._seed_options())
+
+    def _height(self, bands: dict[str, Map]) -> Map:
+        height = bands["distance"] / np.float32(self.top)
+        if self.border_weight > 0:
+            height = height - np.float32(self.border_weight) * bands["border"]
+        return height

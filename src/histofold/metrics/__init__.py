@@ -8,11 +8,12 @@ Example:
 """
 
 from histofold.metrics.detection import Matching, dsb, dsb_score, match, pool
-from histofold.metrics.instances import instance_scores, scores_of
+from histofold.metrics.instances import SCORES, instance_scores, named_score, scores_of
 from histofold.metrics.matching import Contingency, contingency
 from histofold.metrics.semantic import dice, dice_curve, histogram, iou, iou_curve, pooled
 
 __all__ = [
+    "SCORES",
     "Contingency",
     "Matching",
     "contingency",
@@ -25,6 +26,7 @@ __all__ = [
     "iou",
     "iou_curve",
     "match",
+    "named_score",
     "pool",
     "pooled",
     "scores_of",

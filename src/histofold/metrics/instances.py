@@ -5,48 +5,18 @@ An image with no object in truth nor prediction scores 1 everywhere; with object
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from histofold.errors import ConfigError
 from histofold.metrics.assignment import assign
 from histofold.metrics.detection import Matching, dsb_score, match
 from histofold.metrics.matching import Contingency, contingency
 
-
-def instance_scores(truth: NDArray[Any], prediction: NDArray[Any]) -> dict[str, float]:
-    """All scores of two label images (H, W) but the Hausdorff distances.
-
-    `dsb`, `ap50 ap75 ap90` (TP / (TP + FP + FN)), `precision_50 recall_50 f1_50`, `pq dq sq`,
-    `aji` (Kumar), `aji_one_to_one` (FullNet), `aji_plus`, `dice` and `iou` by pixel, `object_dice` and `object_f1`
-    (GlaS).
-    """
-    return scores_of(contingency(truth, prediction))
-
-
-def scores_of(table: Contingency) -> dict[str, float]:
-    """As `instance_scores`, from a table that is there already."""
-    half = match(table, 0.5)
-    one = 1.0 if table.empty else None
-    scores = {
-        "dsb": dsb_score(table),
-        "ap50": _or(one, half.accuracy),
-        "ap75": _or(one, match(table, 0.75).accuracy),
-        "ap90": _or(one, match(table, 0.9).accuracy),
-        "precision_50": _or(one, half.precision),
-        "recall_50": _or(one, half.recall),
-        "f1_50": _or(one, half.f1),
-    }
-    scores.update(zip(("pq", "dq", "sq"), panoptic(table), strict=True))
-    scores.update(aji=aji(table), aji_one_to_one=aji_one_to_one(table), aji_plus=aji_plus(table))
-    scores.update(zip(("dice", "iou"), pixel_scores(table), strict=True))
-    scores.update(object_dice=object_dice(table), object_f1=object_f1(table))
-    return scores
-
-
-def _or(fixed: float | None, value: float) -> float:
-    return value if fixed is None else fixed
+Score = Callable[[Contingency], float]
 
 
 def panoptic(table: Contingency) -> tuple[float, float, float]:
@@ -167,3 +137,60 @@ def fullnet_scores(table: Contingency) -> dict[str, float]:
     scores["dice"] = float(table.dice[pairs].mean()) if len(pairs) else 0.0
     scores["iou"] = float(table.iou[pairs].mean()) if len(pairs) else 0.0
     return scores
+
+
+def _detection(threshold: float, ratio: str) -> Score:
+    """Score of the matches at an IoU."""
+
+    def score(table: Contingency) -> float:
+        return 1.0 if table.empty else float(getattr(match(table, threshold), ratio))
+
+    return score
+
+
+SCORES: dict[str, Score] = {
+    "dsb": dsb_score,
+    "ap50": _detection(0.5, "accuracy"),
+    "ap75": _detection(0.75, "accuracy"),
+    "ap90": _detection(0.9, "accuracy"),
+    "precision_50": _detection(0.5, "precision"),
+    "recall_50": _detection(0.5, "recall"),
+    "f1_50": _detection(0.5, "f1"),
+    "pq": lambda table: panoptic(table)[0],
+    "dq": lambda table: panoptic(table)[1],
+    "sq": lambda table: panoptic(table)[2],
+    "aji": aji,
+    "aji_one_to_one": aji_one_to_one,
+    "aji_plus": aji_plus,
+    "dice": lambda table: pixel_scores(table)[0],
+    "iou": lambda table: pixel_scores(table)[1],
+    "object_dice": object_dice,
+    "object_f1": object_f1,
+}
+"""Every score that follows from one contingency table, by name."""
+
+
+def instance_scores(truth: NDArray[Any], prediction: NDArray[Any]) -> dict[str, float]:
+    """All scores of two label images (H, W) but the Hausdorff distances.
+
+    `dsb`, `ap50 ap75 ap90` (TP / (TP + FP + FN)), `precision_50 recall_50 f1_50`, `pq dq sq`,
+    `aji` (Kumar), `aji_one_to_one` (FullNet), `aji_plus`, `dice` and `iou` by pixel, `object_dice` and `object_f1`
+    (GlaS).
+    """
+    return scores_of(contingency(truth, prediction))
+
+
+def scores_of(table: Contingency) -> dict[str, float]:
+    """As `instance_scores`, from a table that is there already."""
+    return {name: score(table) for name, score in SCORES.items()}
+
+
+def named_score(name: str) -> Score:
+    """The function from a contingency table to the score of that name.
+
+    Raises:
+        ConfigError: no such score.
+    """
+    if name not in SCORES:
+        raise ConfigError(f"metric={name}: unknown; expected one of {', '.join(SCORES)}")
+    return SCORES[name]

@@ -14,11 +14,14 @@ from typing import Any
 from histofold.registry import Registry
 from histofold.targets.base import Band, Target
 from histofold.targets.border import Border
+from histofold.targets.distance import BorderDistance, Distance
 from histofold.targets.foreground import Foreground
+from histofold.targets.ternary import Ternary
 
 __all__ = ["Band", "Target", "build", "names", "options"]
 
-REGISTRY: Registry[Target] = Registry("target", {cls.name: cls for cls in (Foreground, Border)})
+_CLASSES: tuple[type[Target], ...] = (Foreground, Ternary, Border, Distance, BorderDistance)
+REGISTRY: Registry[Target] = Registry("target", {cls.name: cls for cls in _CLASSES})
 
 
 def build(name: str, **options: Any) -> Target:

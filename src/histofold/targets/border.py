@@ -18,9 +18,9 @@ from histofold.targets.touching import touching_border
 class Border(Target):
     """Two sigmoid channels: foreground, and the border between objects that touch or nearly touch.
 
-    A pixel is border when its two nearest objects i, j are both within w_ij pixels (a pixel of an object has distance
-    0 to it). w_ij belongs to the smaller of the two: `width` × the radius of a disc of its area, rounded, and kept
-    within `narrowest` and `widest`, so that small nuclei keep a core and large ones get a border worth learning.
+    A pixel is border when its two nearest objects i, j are both within w_ij + ½ pixels (a pixel of an object has
+    distance 0 to it). w_ij belongs to the smaller of the two: `width` × the radius of a disc of its area, rounded, and
+    kept within `narrowest` and `widest`, so that small nuclei keep a core and large ones get a border worth learning.
     After Topcoders' DSB 2018 solution (touching borders as a channel of their own, wider between large nuclei).
 
     Args:
@@ -30,7 +30,7 @@ class Border(Target):
     """
 
     name: ClassVar[str] = "border"
-    width: float = 0.15
+    width: float = 0.2
     narrowest: int = 1
     widest: int = 4
     channels: int = field(default=2, init=False, repr=False)

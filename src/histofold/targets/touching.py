@@ -38,13 +38,18 @@ def half_widths(labels: Labels, width: float, narrowest: int, widest: int) -> ND
 
 @lru_cache(maxsize=16)
 def discs(radius: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Offsets (n, 3) dy, dx, squared length of a disc, nearest first, and how many lie within each radius 0..radius."""
+    """Offsets (n, 3) dy, dx, squared length of a disc, nearest first, and how many lie within each radius 0..radius.
+
+    A disc of radius r holds squared lengths up to r (r + 1), half a pixel more than r: that of radius 1 is the whole
+    3×3, so that cores of instances which meet at a corner do not connect.
+    """
     axis = np.arange(-radius, radius + 1)
     dy, dx = (grid.ravel() for grid in np.meshgrid(axis, axis, indexing="ij"))
     square = dy * dy + dx * dx
     order = np.argsort(square, kind="stable")
-    order = order[square[order] <= radius * radius]
-    ends = np.searchsorted(square[order], np.arange(radius + 1) ** 2, side="right")
+    order = order[square[order] <= radius * (radius + 1)]
+    steps = np.arange(radius + 1)
+    ends = np.searchsorted(square[order], steps * (steps + 1), side="right")
     return np.stack([dy, dx, square], axis=1)[order].astype(np.int32), ends.astype(np.int64)
 
 
@@ -104,5 +109,5 @@ def _border(
     for at in range(labels.size):
         if second[at] > 0:
             limit = min(reach[first[at]], reach[second[at]])
-            out[at] = max(near[at], next_near[at]) <= limit * limit
+            out[at] = max(near[at], next_near[at]) <= limit * (limit + 1)
     return out.reshape(labels.shape)
