@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+import histofold
 from histofold.inference.member import Member
 from histofold.preprocess import Preprocess
 from histofold.targets.base import Band
@@ -99,6 +104,18 @@ def tissue_image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return (np.array([190, 60, 120]) + noise).astype(np.uint8)
 
 
+def run_python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter that finds the package as these tests do."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False, env=child_environment()
+    )
+
+
+def child_environment() -> dict[str, str]:
+    """The environment of such an interpreter."""
+    return {**os.environ, "PYTHONPATH": str(Path(histofold.__file__).parents[1]), "HISTOFOLD_QUIET": "1"}
+
+
 class Kit:
     """What tests in this folder share, as one fixture."""
 
@@ -108,6 +125,8 @@ class Kit:
     RAW = RAW
     member = staticmethod(make_member)
     tissue = staticmethod(tissue_image)
+    run_python = staticmethod(run_python)
+    child_environment = staticmethod(child_environment)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -72,10 +73,13 @@ def load(path: Path) -> tuple[Spec, dict[str, torch.Tensor]]:
     Raises:
         DataError: no such file, no checkpoint of this project, or another format version.
     """
+    if not path.is_file():
+        raise DataError(f"{path}: no such checkpoint; train that fold first")
+    # Asked first, because torch has older formats, too, and warns of what it finds in them.
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: not a {KIND} or a broken one; expected a model.ckpt that train wrote")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such checkpoint; train that fold first") from error
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(

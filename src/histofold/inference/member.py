@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
+from histofold import models, targets
 from histofold.errors import DataError
 from histofold.inference import checkpoint
 from histofold.inference.checkpoint import Spec
 from histofold.preprocess import Preprocess
 from histofold.targets.base import Target
-
-PRETRAINED_OPTIONS = ("weights", "encoder_weights", "pretrained")
-"""Options that would make a constructor look for weights on the network."""
 
 
 class Member(nn.Module):
@@ -61,11 +58,11 @@ class Member(nn.Module):
     @classmethod
     def build(cls, spec: Spec) -> Member:
         """The member that `spec` describes, with weights still untrained; never downloads anything."""
-        from histofold import models, targets
-
         target_options = dict(spec.target)
         target = targets.build(target_options.pop("name"), **target_options)
-        network = models.build(spec.model["name"], outputs=target.channels, **_offline(spec.model))
+        # The checkpoint holds the encoder's weights already: fetching pretrained ones would need a network.
+        model_options = models.offline(spec.model)
+        network = models.build(model_options.pop("name"), target.channels, **model_options)
         return cls(network, target, Preprocess.from_dict(spec.preprocess), spec)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -75,15 +72,3 @@ class Member(nn.Module):
     def from_normalised(self, batch: torch.Tensor) -> torch.Tensor:
         """As `forward`, for a batch that members with equal preprocessing share."""
         return self.target.to_bands(self.network(batch).float())
-
-
-def _offline(model: dict[str, Any]) -> dict[str, Any]:
-    """Options of a model without those that fetch an encoder's weights: the checkpoint holds them already."""
-    from histofold import models
-
-    options = {key: value for key, value in model.items() if key != "name"}
-    known = models.options(model["name"])
-    for key in PRETRAINED_OPTIONS:
-        if key in known or key in options:
-            options[key] = False if key == "pretrained" else "none"
-    return options

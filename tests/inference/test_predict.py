@@ -1,0 +1,157 @@
+"""Samples to files: whole or absent, resumed, and one bad one among many."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from histofold.errors import DataError, ResourceError
+from histofold.inference.bandfile import BandFile
+from histofold.inference.predict import Job, fingerprint_of, predict_array, predict_sample, predict_samples
+from histofold.inference.stream import ArraySource, Settings, SlideSource
+
+CHOSEN = Settings(tile=32, step=0.75, batch=4, device="cpu")
+
+
+def jobs_for(kit: Any, folder: Path, count: int) -> list[Job]:
+    """Images of several sizes."""
+
+    def opened(index: int) -> Any:
+        return lambda: ArraySource(kit.tissue(40 + index, 50, index))
+
+    return [Job(f"s{index}", opened(index), folder / f"s{index}.tif", (40 + index) * 50) for index in range(count)]
+
+
+def test_file_holds_what_the_array_holds(kit: Any, tmp_path: Path) -> None:
+    image = kit.tissue(70, 90)
+    members = [kit.member(kit.WideNet(seed=1)), kit.member(kit.WideNet(seed=2))]
+    told: list[int] = []
+    source = ArraySource(image, scale=4.0, full_size=(278, 359))
+    predict_sample(source, members, [3, 1], CHOSEN, tmp_path / "a.tif", "f00d", told.append)
+    with BandFile(tmp_path / "a.tif") as file:
+        np.testing.assert_array_equal(file.rows(0, 70), predict_array(image, members, [3, 1], CHOSEN))
+        assert (file.scale, file.full_size, file.fingerprint) == (4.0, (278, 359), "f00d")
+    assert sum(told) == 70 * 90
+
+
+def test_whole_files_are_kept_and_others_made(kit: Any, tmp_path: Path) -> None:
+    member = kit.member(kit.WideNet())
+    first = predict_samples(jobs_for(kit, tmp_path, 3), [member], None, CHOSEN, "one")
+    assert (first.made, first.kept, first.failures) == (("s0", "s1", "s2"), (), {})
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    (tmp_path / "s1.tif").unlink()
+    (tmp_path / ".s1.tif.123.partial").write_bytes(b"half")
+    second = predict_samples(jobs_for(kit, tmp_path, 3), [member], None, CHOSEN, "one")
+    assert (second.made, second.kept) == (("s1",), ("s0", "s2"))
+    assert (tmp_path / "s0.tif").stat().st_mtime_ns == times[tmp_path / "s0.tif"]
+    # Another ensemble or other settings: nothing of it is taken over.
+    third = predict_samples(jobs_for(kit, tmp_path, 3), [member], None, CHOSEN, "two")
+    assert third.made == ("s0", "s1", "s2")
+
+
+def test_a_broken_file_is_made_anew(kit: Any, tmp_path: Path) -> None:
+    member = kit.member(kit.WideNet())
+    jobs = jobs_for(kit, tmp_path, 1)
+    jobs[0].out.write_bytes(b"II*\0")
+    assert predict_samples(jobs, [member], None, CHOSEN).made == ("s0",)
+
+
+def test_one_bad_sample_does_not_stop_the_others(kit: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken() -> ArraySource:
+        raise DataError("s1.tiff: strip 7 is cut off")
+
+    slide = kit.FakeSlide(kit.tissue(64, 64))
+    slide.height = 90
+    jobs = jobs_for(kit, tmp_path, 4)
+    jobs[1] = Job("s1", broken, tmp_path / "s1.tif", 100)
+    jobs[2] = Job("s2", lambda: SlideSource(slide), tmp_path / "s2.tif", 90 * 64)
+    slide.bands = lambda height, scale: iter([(0, slide.pixels)])
+    outcome = predict_samples(jobs, [kit.member(kit.WideNet())], None, CHOSEN)
+    assert outcome.made == ("s0", "s3")
+    assert list(outcome.failures) == ["s1", "s2"]
+    assert slide.closed
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s0.tif", "s3.tif"]
+    with pytest.raises(DataError, match=r"2 of 4 samples failed \(s1, s2\).*strip 7"):
+        outcome.check()
+    assert "s1: left out: s1.tiff: strip 7 is cut off" in capsys.readouterr().err
+
+
+def test_trouble_for_all_is_raised_at_once(kit: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise ResourceError("the disk is full")
+
+    monkeypatch.setattr("histofold.inference.predict.predict_sample", full)
+    with pytest.raises(ResourceError, match="the disk is full"):
+        predict_samples(jobs_for(kit, tmp_path, 2), [kit.member(kit.WideNet())], None, CHOSEN)
+
+
+def test_an_error_of_a_network_comes_through_and_leaves_nothing(kit: Any, tmp_path: Path) -> None:
+    class Broken(kit.WideNet):
+        def forward(self, x: Any) -> Any:
+            raise ZeroDivisionError("inside")
+
+    with pytest.raises(ZeroDivisionError, match="inside"):
+        predict_sample(ArraySource(kit.tissue(40, 40)), [kit.member(Broken())], None, CHOSEN, tmp_path / "a.tif")
+    assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import numpy as np, torch
+from histofold.inference.member import Member
+from histofold.inference.predict import Job, predict_samples
+from histofold.inference.stream import ArraySource, Settings
+from histofold.preprocess import Preprocess
+from histofold.targets.foreground import Foreground
+class Slow(torch.nn.Conv2d):
+    divisor = 8
+    def forward(self, x):
+        time.sleep(0.02)
+        return super().forward(x)
+torch.manual_seed(0)
+member = Member(Slow(3, 1, 1), Foreground(), Preprocess())
+image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+folder = Path(sys.argv[1])
+jobs = [Job(str(i), lambda: ArraySource(image), folder / f"{i}.tif", image.size // 3) for i in range(6)]
+settings = Settings(tile=64, step=0.5, batch=8, device="cpu")
+outcome = predict_samples(jobs, [member], None, settings, "same")
+print(len(outcome.kept), len(outcome.made))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_it_goes_on(kit: Any, tmp_path: Path) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    kit.run_python(KILLED, str(whole)).check_returncode()
+    for _ in range(2):
+        command = [sys.executable, "-c", KILLED, str(broken)]
+        before = len(list(broken.glob("[0-9].tif")))
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=kit.child_environment())
+        deadline = time.monotonic() + 120
+        while len(list(broken.glob("[0-9].tif"))) < before + 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    done = kit.run_python(KILLED, str(broken))
+    kept, made = map(int, done.stdout.split())
+    assert kept >= 4
+    assert kept + made == 6
+    for path in sorted(whole.glob("[0-9].tif")):
+        assert (broken / path.name).read_bytes() == path.read_bytes()
+
+
+def test_fingerprints_tell_what_matters() -> None:
+    base = fingerprint_of(["a", "b"], [1, 1], CHOSEN)
+    assert fingerprint_of(["a", "b"], [1, 1], Settings(32, 0.75, batch=9, device="auto")) == base
+    assert fingerprint_of(["a", "c"], [1, 1], CHOSEN) != base
+    assert fingerprint_of(["a", "b"], [1, 2], CHOSEN) != base
+    assert fingerprint_of(["a", "b"], [1, 1], Settings(32, 0.75, tta="flips")) != base
