@@ -48,12 +48,19 @@ def open(config: CompetitionConfig | str, input_dir: Path | str) -> Competition:
         raise ConfigError(f"competition.adapter={values['adapter']}: unknown; there are {', '.join(sorted(ADAPTERS))}")
     module, cls = ADAPTERS[values["adapter"]]
     adapter: type[Competition] = getattr(importlib.import_module(module), cls)
-    return adapter(Place(name, slug, Path(input_dir, folder).expanduser().absolute(), options))
+    places = Path(input_dir).absolute()
+    return adapter(Place(name, slug, Path(places, Path(folder).expanduser()), places, options))
 
 
 def _read(name: str) -> dict[str, Any]:
     path = CONFIGS / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"competition={name}: unknown; there are {', '.join(names())}")
-    values: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))["competition"]
-    return values
+    content: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    merged: dict[str, Any] = {"options": {}}
+    # A competition may build on another of this folder (`defaults: [folders, …]`), as Hydra composes them.
+    for base in content.get("defaults", []):
+        if isinstance(base, str) and base != "_self_":
+            merged = _read(base)
+    own = content["competition"]
+    return {**merged, **own, "options": {**merged["options"], **own.get("options", {})}}

@@ -42,11 +42,19 @@ class Sample:
 
 @dataclass(frozen=True)
 class Place:
-    """Where one competition's files are: `root` is the folder that the raw files were unpacked into."""
+    """Where one competition's files are.
+
+    Attributes:
+        name, slug: the project's and Kaggle's name of the competition.
+        root: folder that the raw files were unpacked into.
+        input: folder of all competitions, from which relative options count.
+        options: the adapter's own.
+    """
 
     name: str
     slug: str | None
     root: Path
+    input: Path
     options: dict[str, Any] = field(default_factory=dict)
 
 

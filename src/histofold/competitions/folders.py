@@ -196,8 +196,8 @@ class Folders(Competition):
 
     @property
     def _test_root(self) -> Path | None:
-        # As `folder`, it counts from the input folder unless it is absolute.
-        return (self.root.parent / str(self.settings["test"])) if self.settings["test"] else None
+        test = self.settings["test"]
+        return Path(self.place.input, Path(test).expanduser()) if test else None
 
     @cached_property
     def _solution(self) -> RowIndex | None:
