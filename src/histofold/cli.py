@@ -121,7 +121,10 @@ def check_options(config: Config, groups: Sequence[str]) -> None:
 
     for group in groups:
         given = getattr(config, group)
-        checks.options(group, given, importlib.import_module(GROUPS[group]).options(given["name"]))
+        # instances=auto is chosen later, by the bands that there are, so it has no options.
+        chosen = given["name"] != "auto" or group != "instances"
+        known = importlib.import_module(GROUPS[group]).options(given["name"]) if chosen else {}
+        checks.options(group, given, known)
 
 
 def help_text(verb: str) -> str:

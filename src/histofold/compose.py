@@ -71,7 +71,7 @@ def explain(error: Exception, overrides: Sequence[str], configs: Path = CONFIGS)
     if found := re.search(r"Could not find '([^']+)'", text):
         return _unknown_choice(found[1], text)
     if found := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(found[1], known_keys(configs))
+        return _unknown_key(found[1], known_keys(overrides, configs))
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         key, _, value = found[1].partition("=")
         return f"{found[1]}: several values; -m before it runs one job for each, {key}=[{value}] means a list"
@@ -83,11 +83,12 @@ def explain(error: Exception, overrides: Sequence[str], configs: Path = CONFIGS)
     return text.split("\n", 1)[0]
 
 
-def known_keys(configs: Path = CONFIGS) -> list[str]:
-    """All keys of the default configuration, dotted, and the names of the groups."""
-    with initialize_config_dir(version_base="1.3", config_dir=str(configs)):
-        tree = OmegaConf.to_container(hydra.compose("config", []))
+def known_keys(overrides: Sequence[str] = (), configs: Path = CONFIGS) -> list[str]:
+    """All keys, dotted, of the configuration with the choices in `overrides`, and the names of the groups."""
     groups = [path.name for path in configs.iterdir() if path.is_dir() and path.name != "hydra"]
+    choices = [override for override in overrides if override.split("=", 1)[0] in groups and "," not in override]
+    with initialize_config_dir(version_base="1.3", config_dir=str(configs)):
+        tree = OmegaConf.to_container(hydra.compose("config", choices))
     assert isinstance(tree, dict)
     return sorted({*_dotted(tree), *groups})
 
@@ -141,7 +142,7 @@ def _schema_message(error: OmegaConfBaseException, composed: DictConfig) -> str:
     if "not in" in text and "Key" in text:
         tree = OmegaConf.to_container(OmegaConf.structured(Config))
         assert isinstance(tree, dict)
-        return _unknown_key(key, sorted({*_dotted(tree), *known_keys()}))
+        return _unknown_key(key, sorted(_dotted(tree)))
     if "Missing mandatory value" in text or "Structured config of type" in text:
         return f"{key}: missing; every setting of configs/config.yaml needs a value"
     value = OmegaConf.select(composed, key) if key else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
@@ -16,6 +17,8 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -45,24 +48,33 @@ def multirun(verb: str, overrides: Sequence[str]) -> int:
     wanted = [opened(override) for override in overrides]
     hydra = Hydra.create_main_hydra2(verb, create_config_search_path(str(CONFIGS)))
     _let_workers_import()
+    folder, keep = None, False
     try:
         config = hydra.compose_config("config", wanted, RunMode.MULTIRUN, with_log_configuration=False)
         folder = _folder(config)
-        quoted = str(folder).replace("'", "\\'")
-        batches = hydra.multirun("config", functools.partial(job, verb), [*wanted, f"hydra.sweep.dir='{quoted}'"])
+        task = functools.partial(job, verb, _swept(overrides))
+        outcomes = _outcomes(hydra.multirun("config", task, [*wanted, f"hydra.sweep.dir={_quoted(folder)}"]))
+        # A cluster's logs say why a job failed; the other launchers print where a person sees it.
+        keep = "submitit" in str(config.hydra.launcher.get("_target_")) and any(outcome.code for outcome in outcomes)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error, overrides)) from error
+        GlobalHydra.instance().clear()
+        raise ConfigError(explain(error, overrides, CONFIGS)) from error
     finally:
         GlobalHydra.instance().clear()
-    outcomes = [result.return_value for batch in batches for result in batch]
-    _tidy(folder, config, outcomes)
+        if folder is not None and not keep:
+            _remove(folder)
+    if keep:
+        print(f"logs of the jobs: {folder}", file=sys.stderr)
     return _summary(outcomes)
 
 
-def job(verb: str, composed: DictConfig) -> Outcome:
-    """One job, perhaps in another process or on another machine; errors come back as an Outcome."""
+def job(verb: str, swept: frozenset[str], composed: DictConfig) -> Outcome:
+    """One job, perhaps in another process or on another machine; errors come back as an Outcome.
+
+    `swept` are the keys in which the jobs differ: they name the job in what is printed.
+    """
     overrides = list(HydraConfig.get().overrides.task)
-    text = " ".join(overrides) or "(defaults)"
+    text = " ".join(item for item in overrides if _key(item) in swept) or "the only job"
     print(f"── {verb} {text}", flush=True)
     try:
         cli.run(verb, composed, overrides)
@@ -81,14 +93,27 @@ def _folder(config: DictConfig) -> Path:
     return Path(str(config.root if config.root != "." else ROOT), str(config.paths.oof), ".jobs", name).absolute()
 
 
-def _tidy(folder: Path, config: DictConfig, outcomes: Sequence[Outcome]) -> None:
-    """Remove the launcher's files, but keep a cluster's logs where a job failed."""
-    cluster = "submitit" in str(config.hydra.launcher.get("_target_", ""))
-    if cluster and any(outcome.code for outcome in outcomes):
-        print(f"logs of the jobs: {folder}", file=sys.stderr)
-        return
+def _quoted(folder: Path) -> str:
+    return "'" + str(folder).replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").split("=", 1)[0]
+
+
+def _swept(overrides: Sequence[str]) -> frozenset[str]:
+    """The keys that have several values."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return frozenset(_key(override.get_key_element()) for override in parsed if override.is_sweep_override())
+
+
+def _outcomes(batches: Sequence[Sequence[JobReturn]]) -> list[Outcome]:
+    return [result.return_value for batch in batches for result in batch]
+
+
+def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-    if folder.parent.is_dir() and not any(folder.parent.iterdir()):
+    with contextlib.suppress(OSError):  # others may still have folders beside it
         folder.parent.rmdir()
 
 
