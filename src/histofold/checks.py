@@ -54,8 +54,6 @@ RANGES: dict[str, tuple[float, float]] = {
     "train.validate_every": (0, INFINITE),
     "train.checkpoint_minutes": (0, INFINITE),
     "train.balance": (0, INFINITE),
-    "train.minutes": (0, INFINITE),
-    "train.clahe": (0, INFINITE),
     "predict.tile": (0, INFINITE),
     "predict.step": (0.05, 1),
     "predict.margin": (0, INFINITE),

@@ -62,8 +62,6 @@ class TrainConfig:
     balance: int  # bins of foreground share to draw evenly from; 0 = off
     compile: bool
     loggers: list[str]  # tensorboard | wandb | mlflow
-    minutes: float  # wall-clock budget of a fold: the schedule is fitted to it; 0 = off
-    clahe: float  # clip limit of CLAHE as preprocessing; 0 = off
 
 
 @dataclass

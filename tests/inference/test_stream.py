@@ -138,7 +138,7 @@ def test_members_with_other_preprocessing_get_their_own_pixels(kit: Any) -> None
     """CLAHE depends on the whole image, so images are enhanced before they are cut."""
     image = kit.tissue(64, 80)
     image[:, 40:] //= 3
-    plain, enhanced = (Preprocess(RAW_MEAN, RAW_STD, clahe) for clahe in (0.0, 4.0))
+    plain, enhanced = (Preprocess(RAW_MEAN, RAW_STD, clahe=clahe) for clahe in (0.0, 4.0))
     network = kit.PixelNet()
     chosen = Settings(tile=32, step=0.5, device="cpu")
     only = collect(ArraySource(image), [kit.member(network, preprocess=enhanced)], None, chosen)[0]

@@ -132,8 +132,8 @@ class Predictor:
         self.views = tta.views(settings.tta)
         self.bands = common_bands(self.members)
         # Ways of enhancing pixels (on the CPU, in the reader's thread) and of normalising them (on the device).
-        self.clahes = sorted({member.preprocess.clahe for member in self.members})
-        self.enhance: list[Enhance] = [Preprocess(clahe=clahe).pixels for clahe in self.clahes]
+        self.looks = list(dict.fromkeys(member.preprocess.enhancement for member in self.members))
+        self.enhance: list[Enhance] = [look.pixels for look in self.looks]
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -169,7 +169,7 @@ class Predictor:
         for member, weight in zip(self.members, self.weights, strict=True):
             preprocess = member.preprocess
             if preprocess not in stacks:
-                pixels = batch.pixels[self.clahes.index(preprocess.clahe)].to(self.device, non_blocking=True)
+                pixels = batch.pixels[self.looks.index(preprocess.enhancement)].to(self.device, non_blocking=True)
                 stacks[preprocess] = tta.stack(preprocess.normalise(pixels), self.views)
             names = [band.name for band in member.bands]
             bands = tta.mean(member.from_normalised, stacks[preprocess], names)

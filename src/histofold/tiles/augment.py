@@ -33,6 +33,7 @@ class AugmentOptions:
         invert: probability of inverting intensities (bright field ↔ fluorescence).
         shuffle: probability of permuting the channels.
         grey: probability of dropping colour.
+        stretch: percentile of the contrast stretch as preprocessing (it becomes part of the checkpoint); 0 is off.
         clahe: clip limit of CLAHE as preprocessing (it becomes part of the checkpoint); 0 is off.
     """
 
@@ -55,6 +56,7 @@ class AugmentOptions:
     invert: float = 0.0
     shuffle: float = 0.0
     grey: float = 0.0
+    stretch: float = 0.0
     clahe: float = 0.0
 
 

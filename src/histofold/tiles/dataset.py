@@ -96,7 +96,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
 
     def _enhance(self, image: NDArray[np.uint8], sample_id: str, position: int) -> NDArray[np.uint8]:
         """CLAHE of a whole image (or tile): it depends on context, so it comes before the crop, as in inference."""
-        if self.preprocess.clahe <= 0:
+        if not self.preprocess.enhances:
             return np.ascontiguousarray(image)
         key = (sample_id, position)
         if key not in self._enhanced:

@@ -175,7 +175,7 @@ def spec_of(config: Config, workspace: Workspace) -> Spec:
         fold=config.fold,
         model=dict(config.model),
         target=dict(config.target),
-        preprocess=Preprocess(clahe=augment.clahe).to_dict(),
+        preprocess=Preprocess(stretch=augment.stretch, clahe=augment.clahe).to_dict(),
         tile=config.train.crop,
         scale=workspace.recipe.scale,
         training={
