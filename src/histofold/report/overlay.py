@@ -78,5 +78,7 @@ def _edge(name: str, labels: NDArray[np.generic] | None, canvas: Image, thicknes
     if labels is None:
         return np.zeros(canvas.shape[:2], dtype=bool)
     if labels.shape != canvas.shape[:2]:
-        raise DataError(f"overlay: the {name} has size {labels.shape}, the image {canvas.shape[:2]}; they must be equal")
+        raise DataError(
+            f"overlay: the {name} has size {labels.shape}, the image {canvas.shape[:2]}; they must be equal"
+        )
     return boundary(labels, thickness)

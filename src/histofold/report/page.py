@@ -1,0 +1,224 @@
+"""From collected data to the HTML page: which sections there are, what the summary says, and what it cannot show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from markupsafe import Markup, escape
+
+from histofold.competitions.base import Competition
+from histofold.report import sections, stats, submitted
+from histofold.report.data import Collected, Ensemble
+from histofold.report.gallery import Gallery, Item
+from histofold.report.sections import Tile
+
+HERE = Path(__file__).parent
+
+NAMES = {
+    "runs": "Runs",
+    "curves": "Curves",
+    "cv": "CV",
+    "threshold": "Threshold",
+    "members": "Members",
+    "gallery": "Gallery",
+    "submitted": "Submitted",
+}
+
+
+METRICS = {
+    "dsb": "DSB score (mean precision over IoU 0.5 to 0.95)",
+    "dice": "Dice",
+    "iou": "IoU",
+    "aji": "AJI",
+    "pq": "panoptic quality",
+    "ap50": "AP at IoU 0.5",
+    "f1_50": "F1 at IoU 0.5",
+}
+"""Metrics in words; one that is not here goes by its own name."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that the page is made of.
+
+    Attributes:
+        scores: one row a sample, the ensemble's cross-fitted ones or the best run's.
+        whose: in words, whose scores these are.
+        oof: pictures and histogram of the training samples, None when no prediction could be read.
+        tests: the same for each submission, by its name.
+    """
+
+    competition: Competition
+    found: Collected
+    ensemble: Ensemble | None
+    scores: pd.DataFrame | None
+    whose: str
+    threshold: float
+    oof: Gallery | None
+    tests: Mapping[str, Gallery]
+    notes: list[tuple[str, str]]
+
+
+def render(content: Content) -> str:
+    """The whole page as HTML; every text that comes from data is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    # The style sheet and the script are ours and go in as they are; nothing else does.
+    environment.filters["breaks"] = lambda text: escape(text).replace("_", Markup("_<wbr>"))
+    css, js = (Markup((HERE / name).read_text(encoding="utf-8")) for name in ("style.css", "script.js"))
+    return environment.get_template("template.html").render(page=values(content), css=css, js=js)
+
+
+def values(content: Content) -> dict[str, Any]:
+    """The template's values."""
+    score = _score(content)
+    slides = content.competition.kind == "slides"
+    page: dict[str, Any] = {
+        "title": f"{content.competition.name}: histofold report",
+        "competition": content.competition.name,
+        "notes": [{"what": what, "how": how} for what, how in content.notes],
+        "board": sections.board(content.found.runs),
+        "curves": sections.curves(content.found.runs),
+        "cv": sections.cv(content.scores, content.whose) if content.scores is not None else None,
+        "tuning": _tuning(content),
+        "members": _members(content, score),
+        "gallery": _gallery(content, slides),
+        "sent": submitted.section(content.found, content.competition, content.tests, content.oof),
+        "footer": f"Made by histofold on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC from the files of this competition's "
+        "runs, ensembles and submissions. The page is self-contained: it loads nothing from anywhere.",
+    }
+    there = {"runs": "board", "threshold": "tuning", "submitted": "sent"}
+    page["sections"] = [
+        (anchor, "Slides" if anchor == "gallery" and slides else text)
+        for anchor, text in NAMES.items()
+        if page[there.get(anchor, anchor)]
+    ]
+    return page | _summary(content, score)
+
+
+def _score(content: Content) -> float | None:
+    """The number at the top: cross-fitted where there is an ensemble, else the best run's mean."""
+    if content.ensemble is not None:
+        value = content.ensemble.score.get("cross_fitted")
+        return float(value) if value is not None else None
+    return float(content.scores["score"].mean()) if content.scores is not None else None
+
+
+def _tuning(content: Content) -> dict[str, Any] | None:
+    """Threshold and calibration need predictions or an ensemble's curve."""
+    histogram = content.oof.histogram if content.oof else np.zeros((2, 256), np.int64)
+    return sections.tuning(content.ensemble, histogram, content.threshold)
+
+
+def _members(content: Content, score: float | None) -> dict[str, Any] | None:
+    return sections.members(content.ensemble, content.found.runs, score) if content.ensemble else None
+
+
+def _gallery(content: Content, slides: bool) -> dict[str, Any] | None:
+    """The gallery's values; None without a picture."""
+    if content.oof is None or not content.oof.items:
+        return None
+    items = content.oof.items
+    what = "slides" if slides else "samples"
+    shown = (
+        f"All {len(items)} {what}" if len(items) == content.oof.total else f"{len(items)} of {content.oof.total} {what}"
+    )
+    kind = "objects without a partner" if content.competition.truth == "instances" else "pixels"
+    text = (
+        f"{shown}, worst first, with the outlines of {content.whose}. “Difference” fills {kind} that are missed (cyan) "
+        "or false (orange). Select a picture to enlarge it. Outlines are drawn with the final settings, scores are "
+        "cross-fitted. Very dark images are shown brighter than they are."
+    )
+    return {
+        "title": "Slides, worst to best" if slides else "Gallery, worst to best",
+        "text": text,
+        "cards": items,
+        "strata": sorted({item.stratum for item in items}),
+        "folds": sorted({item.fold for item in items}),
+        "wide": slides,
+    }
+
+
+def _summary(content: Content, score: float | None) -> dict[str, Any]:
+    """Headline, number, tiles and three pictures."""
+    found, ensemble = content.found, content.ensemble
+    partial = bool(ensemble.record.get("partial")) if ensemble else False
+    tiles = _tiles(content)
+    metric = METRICS.get(content.competition.metric, content.competition.metric)
+    if ensemble:
+        text = f"Cross-fitted {metric} on out-of-fold predictions"
+        optimistic = ensemble.score.get("optimistic")
+        text += f" (optimistic {float(optimistic):.4f})" if optimistic is not None else ""
+        text += "; a partial CV, not all folds are in it." if partial else "."
+        interval = ensemble.score.get("interval")
+        headline = f"Ensemble {ensemble.name}"
+    else:
+        text = f"Mean {metric} of {content.whose}, no ensemble yet." if score is not None else ""
+        value = stats.estimate(content.scores) if content.scores is not None else None
+        interval = (value.low, value.high) if value and value.low is not None else None
+        headline = (
+            f"Best run: {stats.leaderboard(found.runs)[0].name}" if content.scores is not None else "Nothing scored yet"
+        )
+    return {
+        "eyebrow": f"Report · {content.competition.name} · {datetime.now(UTC):%d %B %Y}",
+        "headline": headline,
+        "score": score,
+        "interval": interval,
+        "score_text": text,
+        "tiles": tiles,
+        "trio": _trio(content.oof.items if content.oof else []),
+    }
+
+
+def _tiles(content: Content) -> list[Tile]:
+    """The facts beside the number."""
+    tiles: list[Tile] = []
+    ensemble, scores = content.ensemble, content.scores
+    if scores is not None:
+        folds = ", ".join(str(int(fold)) for fold in sorted(scores["fold"].unique()))
+        tiles.append(Tile("Scored", f"{len(scores):,} samples", f"folds {folds}"))
+    if ensemble:
+        members = ensemble.record["members"]
+        hint = ", ".join(str(member["run"]) for member in members)
+        tiles.append(Tile("Members", f"{len(members)} runs", hint))
+        decoder = ensemble.record.get("instances")
+        if decoder:
+            options = ", ".join(f"{key} {value}" for key, value in decoder.items() if key != "name")
+            tiles.append(Tile("Instances", decoder["name"], options))
+        elif ensemble.record.get("threshold") is not None:
+            tiles.append(Tile("Threshold", f"{float(ensemble.record['threshold']):.3f}"))
+        for name, value in (ensemble.record.get("extra") or {}).items():
+            if isinstance(value, int | float) and not isinstance(value, bool) and len(tiles) < 7:
+                tiles.append(Tile(name, f"{value:.4f}"))
+    submissions = [one for one in content.found.submissions if one.csv or one.provenance]
+    names = ", ".join(one.name for one in submissions)
+    tiles.append(Tile("Submitted", names or "nothing yet", _outcome(content)))
+    return tiles
+
+
+def _outcome(content: Content) -> str:
+    """How the submissions did, in a few words."""
+    log = content.found.log
+    if log is not None and log["public"].notna().any():
+        return f"best public score {log['public'].max():.4f}"
+    scored = [one for one in content.found.submissions if one.scores is not None and len(one.scores)]
+    if scored and scored[-1].scores is not None:
+        return f"{scored[-1].scores['score'].mean():.4f} against the test truth ({scored[-1].name})"
+    return ""
+
+
+def _trio(items: list[Item]) -> list[tuple[str, Item]]:
+    """A median sample large, the worst and the best below."""
+    if not items:
+        return []
+    if len(items) < 3:
+        return [("Sample", items[-1])]
+    return [("Median", items[len(items) // 2]), ("Worst", items[0]), ("Best", items[-1])]

@@ -1,0 +1,180 @@
+"""The report's sections as plain values for the template: leaderboard, curves, CV, threshold, members."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from histofold.files import digest
+from histofold.report import plots, stats
+from histofold.report.charts import padded, whisker
+from histofold.report.data import Ensemble, Run
+from histofold.report.stats import Estimate
+
+SHOWN_METRICS = 4
+OPEN_CURVES = 3
+"""Runs whose curves are open from the start."""
+
+HEAT = 38
+"""Strongest tint of a table's cell in percent; more would cost the text its contrast."""
+
+SAME = ("competition", "model", "target", "loss", "augment", "optimizer", "prepare", "train")
+"""Settings that two runs share when one repeats the other."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A fact with its label and a small line below."""
+
+    label: str
+    value: str
+    hint: str = ""
+
+
+def board(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Leaderboard of runs; None when nothing is scored."""
+    lines = stats.leaderboard(runs)
+    if not lines:
+        return None
+    domain = _domain([line.value for line in lines])
+    names = [name for line in lines for name in line.others]
+    others = sorted(set(names), key=lambda name: (-names.count(name), names.index(name)))[:SHOWN_METRICS]
+    alike = len({tuple(line.folds) for line in lines}) == 1
+    text = "Mean score of the samples that each run did not train on, best first."
+    if not alike:
+        text += " The runs cover different folds, so their scores are not of the same samples: compare with care."
+    rows = [{"line": line, "whisker": _whisker(line.value, domain)} for line in lines]
+    return {"rows": rows, "others": others, "text": text, "repeats": repeats(runs)}
+
+
+def repeats(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    """Runs that differ in seed or fold set only, with mean and spread of their scores; at least two of a kind."""
+    kinds: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.scores is not None and run.config:
+            kinds.setdefault(digest({key: run.config.get(key) for key in SAME}), []).append(run)
+    found = []
+    for same in kinds.values():
+        means = [float(run.scores["score"].mean()) for run in same if run.scores is not None]
+        if len(means) > 1:
+            text = stats.describe(same[0].config)
+            row = {"names": [run.name for run in same], "text": text, "mean": float(np.mean(means))}
+            found.append({**row, "spread": float(np.std(means, ddof=1))})
+    return found
+
+
+def curves(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Loss and score of each run that has curves, the best runs first and the others folded away."""
+    ranked = [line.name for line in stats.leaderboard(runs)]
+    ordered = sorted(runs, key=lambda run: ranked.index(run.name) if run.name in ranked else len(ranked))
+    figures = [found for found in (plots.curves(run) for run in ordered) if found]
+    return {"first": figures[:OPEN_CURVES], "rest": figures[OPEN_CURVES:]} if figures else None
+
+
+def cv(scores: pd.DataFrame, whose: str) -> dict[str, Any]:
+    """Table by stratum and fold, and all samples as dots."""
+    table = stats.cv_table(scores)
+    means = [cell.mean for _, cells, _ in table.rows for cell in cells if cell.count]
+    domain = _domain([whole for _, _, whole in table.rows])
+    rows = [
+        {"name": name, "all": whole, "whisker": _whisker(whole, domain), "cells": [_cell(c, means) for c in cells]}
+        for name, cells, whole in table.rows
+    ]
+    figures = [plots.strips(scores, column) for column in ("stratum", "fold") if len(scores[column].unique()) > 1]
+    text = (
+        f"Scores of {whose}. Each sample was predicted by networks that did not see it. Intervals are 95 % bootstrap "
+        "intervals that draw whole groups (patients, fields), because samples of one group are not independent."
+    )
+    return {"table": table, "rows": rows, "figures": figures, "text": text}
+
+
+def _cell(cell: Estimate, means: Sequence[float]) -> dict[str, Any]:
+    """A cell with its tint, darker for better."""
+    low, high = min(means), max(means)
+    heat = 0.0 if not cell.count or high <= low else HEAT * (cell.mean - low) / (high - low)
+    title = f"{cell.count} samples"
+    if cell.low is not None and cell.high is not None:
+        title += f", 95 % interval {cell.low:.3f} – {cell.high:.3f}"
+    return {"mean": cell.mean, "count": cell.count, "heat": round(heat), "title": title}
+
+
+def _domain(values: Sequence[Estimate]) -> tuple[float, float]:
+    """Common scale of the whiskers of one table."""
+    ends = [end for value in values for end in (value.low, value.mean, value.high) if end is not None]
+    return padded(ends, 0.05, 0.01)
+
+
+def _whisker(value: Estimate, domain: tuple[float, float]) -> str:
+    """The mean with its interval, or the mean alone."""
+    low = value.mean if value.low is None else value.low
+    high = value.mean if value.high is None else value.high
+    return whisker(value.mean, low, high, domain)
+
+
+def tuning(ensemble: Ensemble | None, histogram: NDArray[np.int64], threshold: float) -> dict[str, Any] | None:
+    """Threshold curve and calibration; None when there is neither."""
+    figures: list[plots.Figure] = []
+    curve = ensemble.record.get("threshold_curve") if ensemble else None
+    result = stats.reliability(histogram)
+    if curve:
+        chosen = ensemble.record.get("threshold") if ensemble else None
+        figures.append(plots.threshold(curve, chosen))
+    elif result:
+        figures.append(plots.pooled_threshold(stats.dice_by_threshold(histogram), threshold))
+    if result:
+        figures.append(plots.calibration(result))
+    if not figures:
+        return None
+    pixels = int(histogram.sum())
+    return {"figures": figures, "text": f"From the out-of-fold predictions: {pixels:,} pixels against their truth."}
+
+
+def members(ensemble: Ensemble, runs: Sequence[Run], score: float | None) -> dict[str, Any]:
+    """Weights, the score of each member alone, and what each adds to the ensemble."""
+    alone = dict(ensemble.score.get("per_run") or {})
+    adds = dict((ensemble.record.get("extra") or {}).get("adds") or {})
+    total = sum(float(member["weight"]) for member in ensemble.record["members"]) or 1.0
+    by_name = {run.name: run for run in runs}
+    rows = []
+    for member in ensemble.record["members"]:
+        name, weight = str(member["run"]), float(member["weight"])
+        own = float(alone[name]) if name in alone else None
+        run = by_name.get(name)
+        rows.append(
+            {
+                "name": name,
+                "text": stats.describe(run.config) if run else "the run folder is gone",
+                "weight": weight,
+                "share": round(100 * weight / total, 1),
+                "alone": own,
+                "gain": score - own if own is not None and score is not None else None,
+                "adds": float(adds[name]) if name in adds else None,
+                "folds": ", ".join(str(fold.number) for fold in run.folds) if run else "–",
+            }
+        )
+    text = (
+        "“Alone” is the run's own out-of-fold score with the default settings; “Ensemble − alone” is what tuning "
+        "and the other members give it" + ("; “Adds” is what the ensemble loses without it." if adds else ".")
+    )
+    return {"rows": rows, "adds": bool(adds), "text": text, "correlation": _correlation(runs)}
+
+
+def _correlation(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Correlation of the runs' scores as tinted cells."""
+    found = stats.correlation(runs)
+    if found is None:
+        return None
+    names, matrix = found
+    rows = []
+    for name, line in zip(names, matrix, strict=True):
+        cells = [{"text": f"{v:.2f}", "heat": round(HEAT * max(v, 0.0))} if np.isfinite(v) else _UNKNOWN for v in line]
+        rows.append((name, cells))
+    return {"names": names, "rows": rows}
+
+
+_UNKNOWN: dict[str, Any] = {"text": "–", "heat": 0}

@@ -1,0 +1,170 @@
+"""Numbers of the report: leaderboard, scores by fold and stratum with intervals, calibration, members' errors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from histofold.evaluation.crossfit import interval
+from histofold.report.data import ID_COLUMNS, Run
+
+DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean score with its bootstrap 95 % interval, None below three groups, where an interval means nothing."""
+
+    mean: float
+    count: int
+    low: float | None = None
+    high: float | None = None
+
+
+def estimate(table: pd.DataFrame) -> Estimate:
+    """Mean and interval of the `score` column, groups drawn whole."""
+    scores = table["score"].to_numpy(dtype=float)
+    if not len(scores):
+        return Estimate(float("nan"), 0)
+    groups = _groups(table)
+    if len(np.unique(groups)) < 3:
+        return Estimate(float(scores.mean()), len(scores))
+    return Estimate(float(scores.mean()), len(scores), *interval(scores, groups, DRAWS))
+
+
+def _groups(table: pd.DataFrame) -> NDArray[np.str_]:
+    """Group of each sample; a sample without one is its own."""
+    groups = table["group"].astype(str)
+    return groups.where(groups != "", table["sample_id"].astype(str)).to_numpy(dtype=str)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One row or cell of a table of estimates."""
+
+    label: str
+    value: Estimate
+
+
+@dataclass(frozen=True)
+class CvTable:
+    """Scores by stratum (rows) and fold (columns) with margins; `rows[-1]` is all strata."""
+
+    folds: list[int]
+    rows: list[tuple[str, list[Estimate], Estimate]]
+
+
+def cv_table(scores: pd.DataFrame) -> CvTable:
+    """Cross-tabulate the samples' scores by stratum and fold."""
+    folds = sorted(int(fold) for fold in scores["fold"].unique())
+    strata = sorted(scores["stratum"].unique())
+    blocks = [(name or "(none)", scores[scores["stratum"] == name]) for name in strata]
+    if len(blocks) > 1:
+        blocks.append(("all", scores))
+    else:
+        blocks = [("all", scores)]
+    rows = [(name, [estimate(block[block["fold"] == f]) for f in folds], estimate(block)) for name, block in blocks]
+    return CvTable(folds, rows)
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One line of the leaderboard."""
+
+    name: str
+    folds: list[int]
+    value: Estimate
+    others: dict[str, float]
+    minutes: float | None
+    epochs: int | None
+    text: str
+
+
+def leaderboard(runs: Sequence[Run]) -> list[Standing]:
+    """Scored runs from best to worst; a run with fewer folds is not comparable, which its `folds` column says."""
+    lines = []
+    for run in runs:
+        scores = run.scores
+        if scores is None or scores.empty:
+            continue
+        curves = [fold.metrics for fold in run.folds if fold.metrics is not None and not fold.metrics.empty]
+        lines.append(
+            Standing(
+                name=run.name,
+                folds=sorted(int(fold) for fold in scores["fold"].unique()),
+                value=estimate(scores),
+                others=other_metrics(scores),
+                minutes=run.minutes,
+                epochs=int(max(curve["epoch"].max() for curve in curves)) if curves else None,
+                text=describe(run.config),
+            )
+        )
+    return sorted(lines, key=lambda line: -line.value.mean)
+
+
+def other_metrics(scores: pd.DataFrame) -> dict[str, float]:
+    """Mean of each numeric metric besides the score."""
+    names = [name for name in scores.select_dtypes("number").columns if name not in (*ID_COLUMNS, "score")]
+    return {str(name): float(scores[name].mean()) for name in names}
+
+
+def describe(config: dict[str, Any]) -> str:
+    """Model, encoder and target of a run in a few words."""
+    model, target = config.get("model") or {}, config.get("target") or {}
+    parts = [model.get("arch") or model.get("name"), model.get("encoder")]
+    words = " · ".join(str(part) for part in parts if part)
+    return f"{words} → {target['name']}" if target.get("name") else words
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Predicted probability against observed share of foreground in bins, and the expected calibration error."""
+
+    predicted: list[float]
+    observed: list[float]
+    pixels: list[int]
+    error: float
+
+
+def reliability(histogram: NDArray[np.int64], bins: int = 16) -> Reliability | None:
+    """From a (2, 256) histogram of a uint8 band (row 0 background, row 1 foreground); None when it is empty."""
+    total = histogram.sum()
+    if not total:
+        return None
+    values = np.arange(256) / 255.0
+    # 256 levels into equal bins: level 255 belongs to the last one.
+    place = np.minimum(np.arange(256) * bins // 256, bins - 1)
+    both = histogram.sum(axis=0)
+    pixels = np.bincount(place, both, bins)
+    mean = np.bincount(place, both * values, bins)
+    truth = np.bincount(place, histogram[1], bins)
+    used = pixels > 0
+    predicted, observed = mean[used] / pixels[used], truth[used] / pixels[used]
+    error = float((np.abs(predicted - observed) * pixels[used]).sum() / total)
+    return Reliability(predicted.tolist(), observed.tolist(), pixels[used].astype(int).tolist(), error)
+
+
+def dice_by_threshold(histogram: NDArray[np.int64]) -> list[tuple[float, float]]:
+    """Dice of all pixels together at each threshold 1/255 … 1, from a (2, 256) histogram."""
+    above = histogram[:, ::-1].cumsum(axis=1)[:, ::-1].astype(float)
+    truth = float(histogram[1].sum())
+    total = above.sum(axis=0) + truth
+    dice = np.where(total > 0, 2 * above[1] / np.maximum(total, 1), 1.0)
+    return [(level / 255, float(dice[level])) for level in range(1, 256)]
+
+
+def correlation(runs: Sequence[Run]) -> tuple[list[str], NDArray[np.float64]] | None:
+    """Correlation of the runs' scores over the samples that all of them scored; None below two runs or five samples.
+
+    Runs that fail on the same samples (near 1) add little to each other.
+    """
+    columns = {run.name: run.scores.set_index("sample_id")["score"] for run in runs if run.scores is not None}
+    table = pd.DataFrame({name: column[~column.index.duplicated()] for name, column in columns.items()}).dropna()
+    if len(columns) < 2 or len(table) < 5:
+        return None
+    return list(columns), table.corr().to_numpy(dtype=float)
