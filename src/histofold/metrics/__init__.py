@@ -8,6 +8,7 @@ Example:
 """
 
 from histofold.metrics.detection import Matching, dsb, dsb_score, match, pool
+from histofold.metrics.hausdorff import hd95, object_hausdorff
 from histofold.metrics.instances import SCORES, instance_scores, named_score, scores_of
 from histofold.metrics.matching import Contingency, contingency
 from histofold.metrics.semantic import dice, dice_curve, histogram, iou, iou_curve, pooled
@@ -21,12 +22,14 @@ __all__ = [
     "dice_curve",
     "dsb",
     "dsb_score",
+    "hd95",
     "histogram",
     "instance_scores",
     "iou",
     "iou_curve",
     "match",
     "named_score",
+    "object_hausdorff",
     "pool",
     "pooled",
     "scores_of",

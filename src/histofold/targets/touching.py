@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from histofold.targets.base import Labels
 
+Flat = NDArray[np.int32]
+
 FAR = np.int32(1 << 30)
 """Squared distance of what has not been reached."""
 
@@ -26,7 +28,12 @@ def touching_border(labels: Labels, width: float, narrowest: int, widest: int) -
     """
     reach = half_widths(labels, width, narrowest, widest)
     offsets, ends = discs(widest)
-    return _border(labels, reach, offsets, ends)
+    # A margin of background as wide as any disc spares the inner loop its questions about the edge.
+    margin = widest + 1
+    framed = np.pad(labels, margin)
+    steps = (offsets[:, 0] * framed.shape[1] + offsets[:, 1]).astype(np.int32)
+    found = _border(framed.ravel(), reach, steps, np.ascontiguousarray(offsets[:, 2]), ends, framed.shape[1])
+    return found.reshape(framed.shape)[margin:-margin, margin:-margin]
 
 
 def half_widths(labels: Labels, width: float, narrowest: int, widest: int) -> NDArray[np.int32]:
@@ -54,60 +61,51 @@ def discs(radius: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
 
 
 @numba.njit(cache=True)
-def _is_outline(labels: Labels, y: int, x: int) -> bool:
-    """Whether one of the four neighbours has another label; the image's edge is none."""
-    height, width = labels.shape
-    here = labels[y, x]
-    return (
-        (y > 0 and labels[y - 1, x] != here)
-        or (y + 1 < height and labels[y + 1, x] != here)
-        or (x > 0 and labels[y, x - 1] != here)
-        or (x + 1 < width and labels[y, x + 1] != here)
-    )
-
-
-@numba.njit(cache=True)
-def _offer(first: Labels, second: Labels, near: Labels, next_near: Labels, at: int, label: int, square: int) -> None:
-    """Keep the two nearest different labels of a pixel."""
-    if label == first[at]:
-        near[at] = min(near[at], square)
-    elif square < near[at]:
-        second[at], next_near[at] = first[at], near[at]
-        first[at], near[at] = label, square
-    elif square < next_near[at]:
-        second[at], next_near[at] = label, square
+def _surrounded(labels: Flat, at: int, width: int) -> bool:
+    """Whether all four neighbours have the same label: such a pixel's disc adds nothing to its neighbours'."""
+    row = labels[at - 1] == labels[at] and labels[at + 1] == labels[at]
+    return row and labels[at - width] == labels[at] and labels[at + width] == labels[at]
 
 
 @numba.njit(cache=True)
 def _two_nearest(
-    labels: Labels, reach: NDArray[np.int32], offsets: NDArray[np.int32], ends: NDArray[np.int64]
-) -> tuple[Labels, Labels, Labels, Labels]:
-    """Each object's outline stamps its disc: the two nearest objects of a pixel within their reach, flat arrays."""
-    height, width = labels.shape
-    first = labels.copy().ravel()
-    near = np.where(first > 0, np.int32(0), FAR).astype(np.int32)
-    second = np.zeros(first.size, np.int32)
-    next_near = np.full(first.size, FAR, np.int32)
-    for y in range(height):
-        for x in range(width):
-            label = labels[y, x]
-            if label == 0 or not _is_outline(labels, y, x):
+    labels: Flat, reach: Flat, steps: Flat, squares: Flat, ends: NDArray[np.int64], width: int
+) -> tuple[Flat, Flat, Flat]:
+    """Each object's outline stamps its disc: per pixel the nearest and second nearest object other than its own.
+
+    Gives first, second (labels, 0 for none) and the larger of the two squared distances; for a pixel of an object
+    that object is first, at distance 0. Flat arrays with `width` pixels a row and a margin of background.
+    """
+    first = labels.copy()
+    second = np.zeros(labels.size, np.int32)
+    near = np.where(labels > 0, np.int32(0), FAR).astype(np.int32)
+    next_near = np.full(labels.size, FAR, np.int32)
+    for at in range(width, labels.size - width):
+        label = labels[at]
+        if label == 0 or _surrounded(labels, at, width):
+            continue
+        for k in range(ends[reach[label]]):
+            to, square = at + steps[k], squares[k]
+            if square >= next_near[to] or (first[to] == label and square >= near[to]):
                 continue
-            for k in range(ends[reach[label]]):
-                row, column = y + offsets[k, 0], x + offsets[k, 1]
-                if 0 <= row < height and 0 <= column < width:
-                    _offer(first, second, near, next_near, row * width + column, label, offsets[k, 2])
-    return first, second, near, next_near
+            if first[to] == label:
+                near[to] = square
+            elif square < near[to]:
+                second[to], next_near[to] = first[to], near[to]
+                first[to], near[to] = label, square
+            else:
+                second[to], next_near[to] = label, square
+    return first, second, next_near
 
 
 @numba.njit(cache=True)
 def _border(
-    labels: Labels, reach: NDArray[np.int32], offsets: NDArray[np.int32], ends: NDArray[np.int64]
+    labels: Flat, reach: Flat, steps: Flat, squares: Flat, ends: NDArray[np.int64], width: int
 ) -> NDArray[np.uint8]:
-    first, second, near, next_near = _two_nearest(labels, reach, offsets, ends)
+    first, second, farther = _two_nearest(labels, reach, steps, squares, ends, width)
     out = np.zeros(labels.size, np.uint8)
     for at in range(labels.size):
         if second[at] > 0:
             limit = min(reach[first[at]], reach[second[at]])
-            out[at] = max(near[at], next_near[at]) <= limit * (limit + 1)
-    return out.reshape(labels.shape)
+            out[at] = farther[at] <= limit * (limit + 1)
+    return out
