@@ -27,7 +27,7 @@ _CLASSES: tuple[type[Decoder], ...] = (
 )  # fmt: skip
 REGISTRY: Registry[Decoder] = Registry("instances", {cls.name: cls for cls in _CLASSES})
 
-_DEFAULTS = (("border", "watershed"), ("inside", "components"), ("distance", "watershed_distance"))
+_DEFAULTS = (("border", "watershed"), ("inside", "watershed_inside"), ("distance", "watershed_distance"))
 """Band → decoder; the first band that is there decides."""
 
 

@@ -85,5 +85,3 @@ def clear_lines(labels: Labels) -> Labels:
     top = np.maximum.reduce([highest[window] for window in windows])
     bottom = np.minimum.reduce([lowest[window] for window in windows])
     return np.where((bottom < beyond) & (bottom < top), 0, labels).astype(np.int32)
-
-

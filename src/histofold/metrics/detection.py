@@ -115,9 +115,7 @@ def match(table: Contingency, threshold: float = 0.5) -> Matching:
     """
     pairs = matched_pairs(table, threshold)
     count = len(pairs)
-    return Matching(
-        threshold, count, table.n_prediction - count, table.n_truth - count, float(table.iou[pairs].sum())
-    )
+    return Matching(threshold, count, table.n_prediction - count, table.n_truth - count, float(table.iou[pairs].sum()))
 
 
 def matched_pairs(table: Contingency, threshold: float) -> NDArray[np.int64]:

@@ -42,8 +42,12 @@ class Border(Target):
 
     def __post_init__(self) -> None:
         require(self.width >= 0, "target.width", self.width, "0 or more (share of the radius)")
-        require(1 <= self.narrowest <= self.widest <= 16, "target.narrowest, target.widest",
-                (self.narrowest, self.widest), "1 <= narrowest <= widest <= 16 pixels")
+        require(
+            1 <= self.narrowest <= self.widest <= 16,
+            "target.narrowest, target.widest",
+            (self.narrowest, self.widest),
+            "1 <= narrowest <= widest <= 16 pixels",
+        )
 
     def encode(self, labels: NDArray[Any]) -> NDArray[np.float32]:
         """Labels (H, W) to float32 (2, H, W): foreground, border."""
