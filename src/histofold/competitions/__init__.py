@@ -31,7 +31,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.yaml"))
 
 
-def open(config: CompetitionConfig | str, input_dir: Path | str) -> Competition:
+def open(config: CompetitionConfig | str, input_dir: Path | str) -> Competition:  # noqa: A001
     """Open a competition from its configuration, or by its name in configs/competition/.
 
     Nothing is read yet: `check()` and `samples()` do that. The raw files are looked for in `options.folder`, which

@@ -186,6 +186,7 @@ def solution_labels(index: RowIndex, sample_id: str, image: Path) -> Labels | No
     for row in rows:
         if "Height" in row and "Width" in row and (int(row["Height"]), int(row["Width"])) != shape:
             raise DataError(
-                f"{index.path}: {sample_id} is {row['Height']} × {row['Width']} there, its image {shape[0]} × {shape[1]}"
+                f"{index.path}: {sample_id} is {row['Height']} × {row['Width']} there, "
+                f"its image {shape[0]} × {shape[1]}"
             )
     return instances.from_runs([row["EncodedPixels"] for row in rows], shape, f"{index.path}: {sample_id}")

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from histofold.competitions import fields, images, instances
 from histofold.competitions.base import Competition, Image, Labels, Place, Sample
@@ -39,14 +40,15 @@ def aperio(path: Path, shape: tuple[int, int]) -> Labels:
         ]
     except (ElementTree.ParseError, KeyError, ValueError) as error:
         raise DataError(f"{path}: not the XML of Aperio ImageScope ({error})") from error
-    boxes = []
-    for points in outlines:
-        if len(points) < 3:
-            continue  # a click without an area, of which the released files have some
-        mask = np.zeros(shape, np.uint8)
-        cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1)
-        boxes.append((str(path), mask))
-    return instances.merge(boxes, shape)
+    # A click without an area, of which the released files have some, is no nucleus.
+    areas = (points for points in outlines if len(points) > 2)
+    return instances.merge(((str(path), _filled(points, shape)) for points in areas), shape)
+
+
+def _filled(points: list[tuple[float, float]], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    mask = np.zeros(shape, np.uint8)
+    cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1)
+    return mask
 
 
 def _components(path: Path, shape: tuple[int, int]) -> Labels:
@@ -111,7 +113,8 @@ class Folders(Competition):
         self.csv = FORMATS[options["csv"]] if options["csv"] else None
 
         reader = truth_folder(self.root, options)[1] if options["layout"] == "custom" else "labels"
-        self.merged = bool(options["merged"]) or options["layout"] in MERGED or reader == "components"
+        binary = bool(options["merged"]) or options["layout"] in MERGED or reader == "components"
+        self.merged = binary and self.truth == "instances"
 
     def check(self) -> None:
         """Images and labels belong together one to one, and index.csv knows all of them."""
@@ -139,7 +142,13 @@ class Folders(Competition):
                 for item in items
             ]
         return [
-            Sample(item.sample_id, item.split, *images.size(item.image), item.group or item.sample_id, item.stratum or "image")
+            Sample(
+                item.sample_id,
+                item.split,
+                *images.size(item.image),
+                item.group or item.sample_id,
+                item.stratum or "image",
+            )
             for item in items
         ]
 
@@ -185,7 +194,8 @@ class Folders(Competition):
         found: dict[str, Item] = {}
         for item in items:
             if item.sample_id in found:
-                raise DataError(f"{item.image}: id {item.sample_id!r} is also {found[item.sample_id].image}; rename one")
+                other = found[item.sample_id].image
+                raise DataError(f"{item.image}: id {item.sample_id!r} is also that of {other}; rename one")
             found[item.sample_id] = item
         return found
 

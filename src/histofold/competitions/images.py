@@ -1,4 +1,4 @@
-"""Reading image and label files strictly: RGB uint8 whatever the file holds, and an error for a file that is not whole."""
+"""Reading image and label files strictly: RGB uint8 whatever the file holds, an error where it is not whole."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@
 | `custom` | images/ and labels/ (instances) or masks/ (binary), optional index.csv (id, type, group, split) |
 | `kidney_he` | Irshad 2015 as Kidney-SegNet keeps it: train/, val/, test/, each with data/ and gts/ (binary) |
 | `tnbc` | Naylor 2018: Slide_01/01_1.png and GT_01/01_1.png (binary); one slide is one patient |
-| `monuseg` | Tissue Images/<id>.tif and Annotations/<id>.xml, or both in one folder; a folder with Test in its name is test |
+| `monuseg` | Tissue Images/<id>.tif and Annotations/<id>.xml, or both in one folder; "Test" in a folder name is test |
 | `glas` | train_1.bmp with train_1_anno.bmp, testA_*, testB_*, Grade.csv (patients) |
 | `nuclei_590` | VikramShenoy97's split of DSB: images/, labels/, nuclei_590.csv (name, part, id) |
 """
@@ -168,7 +168,10 @@ def unlabelled(root: Path, settings: Mapping[str, Any]) -> list[Item]:
     if truths:
         _same_ids(root, folder, pictures, truths)
     items = [Item(key, "test", path, truths.get(key), reader) for key, path in pictures.items()]
-    return _found(items, root, f"{settings['images']}/ with images")
+    table = root / str(settings["index"])
+    # Its table may lack the columns that were named for training; what it has of them is taken.
+    with_rows = _indexed(items, table, {"group": None, "stratum": None, "split": None}) if table.is_file() else items
+    return _found([replace(item, split="test") for item in with_rows], root, f"{settings['images']}/ with images")
 
 
 def _same_ids(root: Path, folder: str, pictures: Mapping[str, Path], truths: Mapping[str, Path]) -> None:

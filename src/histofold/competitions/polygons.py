@@ -20,10 +20,11 @@ Ring = NDArray[np.int32]
 def read(path: Path) -> list[list[Ring]]:
     """Polygons of a JSON file, each a list of rings: the outline, then holes.
 
-    Takes Kaggle's plain list of features as well as a FeatureCollection, polygons and multipolygons.
+    Takes Kaggle's plain list of features as well as a FeatureCollection, polygons and multipolygons. Points and lines,
+    which drawing tools leave behind, have no area and are passed over.
 
     Raises:
-        DataError: not JSON, or a feature without a polygon.
+        DataError: not JSON, or a feature without geometry.
     """
     content = files.read_json(path)
     features = content.get("features", []) if isinstance(content, dict) else content
@@ -32,10 +33,10 @@ def read(path: Path) -> list[list[Ring]]:
         try:
             geometry = feature["geometry"]
             kind, coordinates = geometry["type"], geometry["coordinates"]
-            parts = {"Polygon": [coordinates], "MultiPolygon": coordinates}[kind]
+            parts = [coordinates] if kind == "Polygon" else coordinates if kind == "MultiPolygon" else []
             polygons += [[_ring(ring) for ring in part] for part in parts]
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise DataError(f"{path}: feature {number} is not a polygon ({error!r}); expected GeoJSON") from error
+            raise DataError(f"{path}: feature {number} is no outline ({error!r}); expected GeoJSON") from error
     return polygons
 
 
@@ -66,12 +67,15 @@ def runs(polygons: Iterable[list[Ring]], height: int, width: int) -> str:
 
 def _box_runs(rings: list[Ring], height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     outline = rings[0]
-    x0, y0 = np.maximum(outline.min(axis=0), 0)
-    x1, y1 = np.minimum(outline.max(axis=0) + 1, (width, height))
+    left, top = outline.min(axis=0)
+    right, bottom = outline.max(axis=0) + 1
+    x0, y0, x1, y1 = max(left, 0), max(top, 0), min(right, width), min(bottom, height)
     if x1 <= x0 or y1 <= y0:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    box = np.zeros((y1 - y0, x1 - x0), np.uint8)
-    cv2.fillPoly(box, [ring - np.array([x0, y0], np.int32) for ring in rings], 1)
+    # Painted whole and cropped then: OpenCV's own clipping moves outlines that cross the edge.
+    whole = np.zeros((bottom - top, right - left), np.uint8)
+    cv2.fillPoly(whole, [ring - np.array([left, top], np.int32) for ring in rings], 1)
+    box = whole[y0 - top : y1 - top, x0 - left : x1 - left]
     # A zero row below each column keeps runs from joining across columns; differences along it give starts and ends.
     columns = np.zeros((box.shape[1], box.shape[0] + 2), np.int8)
     columns[:, 1:-1] = box.T

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import shutil
+import functools
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from histofold import files, rle
-from histofold.progress import bar
+from histofold import files, parallel, rle
 from histofold.sample import texture, tissue
 
 SEED = 20201116
@@ -56,16 +55,27 @@ def draw(folder: Path) -> None:
         ResourceError: the disk is full.
     """
     masks: dict[str, str] = {}
-    for plan in bar(PLANS, text="drawing kidney slides", unit="slide"):
-        image, outlines = slide(plan)
-        path = folder / plan.split / f"{plan.slide}.tiff"
-        with files.atomic(path) as temporary:
-            write_tiff(temporary, image, plan.layout)
-        files.write_json(path.with_suffix(".json"), [_feature(points, "glomerulus") for points in outlines])
-        anatomy = path.with_name(f"{plan.slide}-anatomical-structure.json")
-        files.write_json(anatomy, [_feature(_frame(plan), "Cortex" if outlines else "Medulla")])
-        masks[plan.slide] = _encoded(plan, outlines)
+    draw_one = functools.partial(_draw_slide, folder)
+    for plan, text in parallel.each(draw_one, PLANS, text="drawing kidney slides", unit="slide"):
+        if isinstance(text, Exception):
+            raise text
+        masks[plan.slide] = text
     _tables(folder, masks)
+
+
+def _draw_slide(folder: Path, plan: Plan) -> str:
+    """Write one slide with its JSON files; gives the runs of its glomeruli."""
+    image, outlines = slide(plan)
+    path = folder / plan.split / f"{plan.slide}.tiff"
+    with files.atomic(path) as temporary:
+        write_tiff(temporary, image, plan.layout)
+    # The outlines of test slides are truth too; as on Kaggle, nobody gets them beside the slides.
+    beside = path if plan.split == "train" else folder / "hidden" / path.name
+    beside.parent.mkdir(exist_ok=True)
+    files.write_json(beside.with_suffix(".json"), [_feature(points, "glomerulus") for points in outlines])
+    anatomy = path.with_name(f"{plan.slide}-anatomical-structure.json")
+    files.write_json(anatomy, [_feature(_frame(plan), "Cortex" if outlines else "Medulla")])
+    return _encoded(plan, outlines)
 
 
 def slide(plan: Plan) -> tuple[NDArray[np.uint8], list[texture.Points]]:
@@ -149,11 +159,6 @@ def _tables(folder: Path, masks: dict[str, str]) -> None:
         for p in PLANS
     ]
     _table(folder / INFORMATION, header, rows)
-    # The test slides' outlines are truth too; as on Kaggle, nobody gets them beside the slides.
-    for key in test:
-        hidden = folder / "hidden" / f"{key}.json"
-        hidden.parent.mkdir(exist_ok=True)
-        shutil.move(folder / "test" / f"{key}.json", hidden)
     _table(folder / "train.csv", ["id", "encoding"], [[key, masks[key]] for key in train])
 
 

@@ -92,7 +92,7 @@ def stamp(shape: tuple[int, int], points: Points, radius: int, squeeze: float = 
     """Dots of `radius` pixels at points (n, 2), as (height, width) booleans; `squeeze` < 1 makes them flat."""
     canvas = np.zeros(shape, np.uint8)
     canvas[points[:, 1], points[:, 0]] = 1
-    size = (2 * radius + 1, 2 * max(int(round(radius * squeeze)), 1) + 1)
+    size = (2 * radius + 1, 2 * max(round(radius * squeeze), 1) + 1)
     return np.asarray(cv2.dilate(canvas, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, size)), dtype=bool)
 
 

@@ -7,6 +7,7 @@ glomerulus, and lymphocyte clusters as dark.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cv2
@@ -40,6 +41,10 @@ class Tissue:
     def shape(self) -> tuple[int, int]:
         """(height, width)."""
         return self.pas.shape[0], self.pas.shape[1]
+
+
+Structure = Callable[[np.random.Generator, Tissue, int, int, int], None]
+"""Draws something around x, y with a radius into the maps of a tissue."""
 
 
 def draw(rng: np.random.Generator, height: int, width: int, glomeruli: int) -> Tissue:
@@ -121,14 +126,14 @@ def _nuclei(
     squeeze: float = 1.0,
 ) -> None:
     """Stamp nuclei into `haem` where a jittered grid of points falls on `where`; each a little paler or darker."""
-    points = texture.scattered(rng, *haem.shape, spacing, jitter=0.5)
+    points = texture.scattered(rng, haem.shape[0], haem.shape[1], spacing, 0.5)
     points = points[where[points[:, 1], points[:, 0]]]
     for share in range(3):
         dots = texture.stamp((haem.shape[0], haem.shape[1]), points[share::3], radius - (share == 2), squeeze)
         haem[dots] = strength * (1 - 0.14 * share)
 
 
-def _place(rng: np.random.Generator, tissue: Tissue, radius: int, structure: object) -> None:
+def _place(rng: np.random.Generator, tissue: Tissue, radius: int, structure: Structure) -> None:
     """Put a structure where it is inside the piece and touches no other; give up after 60 attempts."""
     height, width = tissue.shape
     margin = radius + 24
@@ -138,7 +143,7 @@ def _place(rng: np.random.Generator, tissue: Tissue, radius: int, structure: obj
         free = all((x - a) ** 2 + (y - b) ** 2 > (radius + r + 22) ** 2 for a, b, r in tissue.taken)
         if free and box.all():
             tissue.taken.append((x, y, radius))
-            structure(rng, tissue, x, y, radius)  # type: ignore[operator]
+            structure(rng, tissue, x, y, radius)
             return
 
 
@@ -156,10 +161,8 @@ def _glomerulus(rng: np.random.Generator, tissue: Tissue, x: int, y: int, radius
     inside = texture.filled(shape, capsule)
     shift = rng.uniform(-0.06, 0.06, 2) * radius
     scale = rng.uniform(0.80, 0.98)
-    tuft = texture.filled(
-        shape, texture.outline(rng, (reach + shift[0], reach + shift[1]), (radius * scale, radius * scale * 0.92), 0.16, 7)
-    )
-    tuft &= inside
+    lobed = (reach + shift[0], reach + shift[1]), (radius * scale, radius * scale * 0.92)
+    tuft = inside & texture.filled(shape, texture.outline(rng, *lobed, 0.16, 7))
     depth = cv2.distanceTransform(inside.astype(np.uint8), cv2.DIST_L2, 5)
     pas[inside], haem[inside] = 0.05, 0.03  # Bowman's space
     if rng.random() < 0.125:

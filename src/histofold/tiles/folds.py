@@ -17,7 +17,7 @@ from histofold.competitions.base import Sample
 from histofold.errors import ConfigError, DataError
 
 COLUMNS = ["sample_id", "split", "height", "width", "group", "stratum", "fold"]
-TEXTS = {name: str for name in ("sample_id", "split", "group", "stratum")}
+TEXTS = dict.fromkeys(("sample_id", "split", "group", "stratum"), str)
 RARE = "rare"
 """Stratum that stands for all those with fewer groups than folds while the folds are made."""
 
@@ -107,7 +107,8 @@ def read(path: Path, samples: Sequence[Sample] | None = None) -> pd.DataFrame:
     absent = [name for name in COLUMNS if name not in folds.columns]
     if absent:
         raise DataError(
-            f"{path}: no column {absent[0]!r}; expected {', '.join(COLUMNS)}, found {', '.join(map(str, folds.columns))}"
+            f"{path}: no column {absent[0]!r}; expected {', '.join(COLUMNS)}, "
+            f"found {', '.join(map(str, folds.columns))}"
         )
     for name in ("height", "width", "fold"):
         folds[name] = _integers(folds[name], path, name)
@@ -121,7 +122,7 @@ def _integers(values: pd.Series, path: Path, name: str) -> pd.Series:
     bad = numbers.isna() | (numbers != numbers.round())
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
-        raise DataError(f"{path}: line {row + 2}: {name} is {values.iloc[row]!r}, expected a whole number")
+        raise DataError(f"{path}: line {row + 2}: {name} is {str(values.iloc[row])!r}, expected a whole number")
     return numbers.astype(np.int64)
 
 
@@ -150,8 +151,8 @@ def _check_folds(path: Path, folds: pd.DataFrame) -> None:
             raise DataError(f"{path}: line {int(wrong.index[0]) + 2}: {row.sample_id!r} has fold {row.fold}; {text}")
     used = train[train.fold >= 0]
     for group, members in used.groupby("group", sort=True):
-        if members.fold.nunique() > 1:
-            first = members.drop_duplicates("fold")
+        first = members.drop_duplicates("fold")
+        if len(first) > 1:
             where = ", ".join(f"{row.sample_id} in {row.fold}" for row in first.itertuples())
             raise DataError(
                 f"{path}: group {group!r} is split over folds ({where}); samples of one group show the same "

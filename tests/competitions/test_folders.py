@@ -1,0 +1,193 @@
+"""Images beside labels: ids that fit, index.csv, binary masks, a second folder of test images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import rasterio
+
+from histofold import competitions
+from histofold.competitions.base import Competition
+from histofold.config import CompetitionConfig
+from histofold.errors import DataError
+
+
+def opened(root: Path, **options: Any) -> Competition:
+    return competitions.open(CompetitionConfig("own", "folders", None, {"folder": root.name, **options}), root.parent)
+
+
+def test_images_and_instances(folder: Path) -> None:
+    competition = opened(folder)
+    assert [(s.sample_id, s.split, s.height, s.width, s.group) for s in competition.samples()] == [
+        (key, "train", 12, 15, key) for key in "abc"
+    ]
+    labels = competition.labels("a")
+    assert labels is not None
+    assert labels.dtype == np.uint16
+    assert np.unique(labels).tolist() == [0, 1, 700]
+    assert competition.image("b").shape == (12, 15, 3)
+    assert competition.metric == "dsb"
+    assert competition.csv is None
+    assert not competition.merged
+    assert competition.submission_ids() == []
+
+
+def test_foreground_only(folder: Path) -> None:
+    competition = opened(folder, truth="mask")
+    labels = competition.labels("a")
+    assert labels is not None
+    assert np.unique(labels).tolist() == [0, 1]
+    assert competition.metric == "dice"
+
+
+def test_binary_masks_become_components_and_say_so(folder: Path, png: Any) -> None:
+    for key in "abc":
+        mask = np.zeros((12, 15), np.uint8)
+        mask[1:3, 1:3] = mask[6:8, 6:8] = 255
+        png(folder / "masks" / f"{key}.png", mask)
+    competition = opened(folder, labels="masks")
+    labels = competition.labels("a")
+    assert labels is not None
+    assert np.bincount(labels.ravel()).tolist() == [172, 4, 4]
+    assert competition.merged
+    assert not opened(folder, labels="masks", truth="mask").merged
+
+
+def test_masks_saved_as_jpeg_are_thresholded(folder: Path) -> None:
+    (folder / "masks").mkdir()
+    for key in "abc":
+        mask = np.zeros((12, 15), np.uint8)
+        mask[2:9, 2:9] = 255
+        PIL.Image.fromarray(mask).save(folder / "masks" / f"{key}.jpg", quality=60)
+    labels = opened(folder, labels="masks").labels("a")
+    assert labels is not None
+    assert abs(int(labels.sum()) - 49) <= 4
+
+
+def test_index_gives_group_stratum_and_split(folder: Path, table: Any) -> None:
+    header = ["id", "type", "group", "split"]
+    rows = [["a", "he", "p1", ""], ["b", "pas", "p1", "train"], ["c", "he", "", "test"]]
+    table(folder / "index.csv", [header, *rows])
+    found = {s.sample_id: s for s in opened(folder).samples()}
+    assert (found["a"].group, found["a"].stratum, found["a"].split) == ("p1", "he", "train")
+    assert (found["c"].group, found["c"].split) == ("c", "test")
+    assert opened(folder).submission_ids() == ["c"]
+    table(folder / "index.csv", [["id", "stain", "case"], ["a", "x", "1"], ["b", "y", "1"], ["c", "x", "2"]])
+    named = {s.sample_id: s for s in opened(folder, group="case", stratum="stain").samples()}
+    assert (named["b"].group, named["b"].stratum) == ("1", "y")
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([["id"], ["a"], ["b"], ["c"], ["d"]], {}, "id 'd' has no image"),
+        ([["id"], ["a"], ["b"]], {}, "no row for image c"),
+        ([["id"], ["a"], ["b"], ["b"], ["c"]], {}, "id 'b' is there twice"),
+        ([["name"], ["a"]], {}, "no column 'id'"),
+        ([["id"], ["a"], ["b"], ["c"]], {"group": "case"}, "no column 'case'"),
+    ],
+)
+def test_an_index_that_does_not_fit(
+    folder: Path, table: Any, rows: list[list[str]], options: dict[str, str], message: str
+) -> None:
+    table(folder / "index.csv", rows)
+    with pytest.raises(DataError, match=message):
+        opened(folder, **options).samples()
+
+
+def test_a_named_column_without_an_index(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"index\.csv: no such file.*options\.group=case"):
+        opened(folder, group="case").check()
+
+
+def test_ids_that_do_not_fit(folder: Path, png: Any) -> None:
+    (folder / "labels" / "b.png").unlink()
+    with pytest.raises(DataError, match=r"labels: no labels for b \(1 of 3 are missing\)"):
+        opened(folder).check()
+    png(folder / "labels" / "b.png", np.zeros((12, 15), np.uint8))
+    png(folder / "labels" / "z.png", np.zeros((12, 15), np.uint8))
+    with pytest.raises(DataError, match=r"z\.png belongs to no image"):
+        opened(folder).check()
+
+
+def test_two_files_with_one_id(folder: Path) -> None:
+    PIL.Image.new("RGB", (15, 12)).save(folder / "images" / "a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg and a\.png have the same id"):
+        opened(folder).check()
+
+
+def test_empty_and_missing_folders(folder: Path) -> None:
+    with pytest.raises(DataError, match="no images"):
+        opened(folder, images="pictures").check()
+    with pytest.raises(DataError, match="truth: no label images"):
+        opened(folder, labels="truth").check()
+    with pytest.raises(DataError, match=r"no such folder; competition\.options\.test=elsewhere"):
+        opened(folder, test="elsewhere").check()
+
+
+def test_labels_of_another_size(folder: Path, png: Any) -> None:
+    png(folder / "labels" / "a.png", np.zeros((12, 16), np.uint8))
+    with pytest.raises(DataError, match=r"a\.png: this mask is 12 × 16 .*image a\.png 12 × 15"):
+        opened(folder).labels("a")
+
+
+def test_test_folder_with_solution(folder: Path, table: Any, png: Any) -> None:
+    other = folder.parent / "held_out"
+    png(other / "images" / "q.png", np.zeros((9, 9, 3), np.uint8))
+    png(other / "images" / "r.png", np.zeros((9, 9, 3), np.uint8))
+    header = ["ImageId", "EncodedPixels", "Height", "Width", "Usage"]
+    table(other / "stage1_solution.csv", [header, ["q", "1 4", 9, 9, "Public"], ["q", "20 2", 9, 9, "Public"]])
+    table(other / "index.csv", [["id", "type"], ["q", "he"], ["r", "pas"]])
+    competition = opened(folder, test="held_out", csv="dsb2018")
+    assert competition.submission_ids() == ["q", "r"]
+    assert [s.stratum for s in competition.samples() if s.split == "test"] == ["he", "pas"]
+    labels = competition.labels("q")
+    assert labels is not None
+    assert np.bincount(labels.ravel()).tolist() == [75, 4, 2]
+    assert competition.labels("r") is None
+    assert competition.csv is not None
+    assert competition.csv.id_column == "ImageId"
+
+
+def test_test_folder_with_an_id_of_training(folder: Path, png: Any) -> None:
+    png(folder.parent / "held_out" / "images" / "a.png", np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(DataError, match="id 'a' is also that of"):
+        opened(folder, test="held_out").check()
+
+
+def test_derived_types_and_groups(folder: Path, png: Any) -> None:
+    rng = np.random.default_rng(1)
+    field = (rng.integers(0, 60, (12, 30, 1)).repeat(3, axis=2)).astype(np.uint8)
+    field[:, 10:20] = np.linspace(0, 60, 12).astype(np.uint8)[:, None, None]
+    png(folder / "images" / "a.png", field[:, :15])
+    png(folder / "images" / "b.png", field[:, 15:])
+    png(folder / "images" / "c.png", np.tile(np.array([210, 120, 190], np.uint8), (12, 15, 1)))
+    found = {s.sample_id: s for s in opened(folder, derive=True).samples()}
+    assert found["a"].group == found["b"].group == "a"
+    assert found["c"].group == "c"
+    assert [found[key].stratum for key in "abc"] == ["fluorescence", "fluorescence", "histology"]
+
+
+def test_label_tiffs_of_16_and_32_bits(folder: Path) -> None:
+    for dtype in ("uint16", "uint32"):
+        values = np.zeros((1, 12, 15), dtype)
+        values[0, 3, 4] = np.iinfo(dtype).max
+        for path in (folder / "labels").glob("a.*"):
+            path.unlink()
+        with rasterio.open(
+            folder / "labels" / "a.tif", "w", driver="GTiff", height=12, width=15, count=1, dtype=dtype
+        ) as target:
+            target.write(values)
+        labels = opened(folder).labels("a")
+        assert labels is not None
+        assert labels[3, 4] == np.iinfo(dtype).max
+
+
+def test_truncated_label_tiff(folder: Path) -> None:
+    (folder / "labels" / "a.png").rename(folder / "labels" / "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif: not a whole TIFF"):
+        opened(folder).labels("a") if (folder / "labels" / "a.tif").write_bytes(b"II*\0\x08") else None

@@ -1,0 +1,153 @@
+"""HuBMAP kidney: sizes from headers, runs and polygons, patients, and what is missing or broken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from histofold import competitions
+from histofold.competitions.hubmap import INFORMATION, HubmapKidney
+from histofold.config import CompetitionConfig
+from histofold.errors import DataError
+
+
+def opened(root: Path, **options: Any) -> HubmapKidney:
+    config = CompetitionConfig("hubmap_kidney", "hubmap_kidney", root.name, options)
+    competition = competitions.open(config, root.parent)
+    assert isinstance(competition, HubmapKidney)
+    return competition
+
+
+def test_sizes_come_from_the_headers_and_groups_are_patients(hubmap: Path) -> None:
+    found = opened(hubmap).samples()
+    assert [(s.sample_id, s.split, s.height, s.width, s.group) for s in found] == [
+        ("one", "train", 64, 48, "101"),
+        ("three", "test", 32, 32, "three"),
+        ("two", "train", 40, 80, "102"),
+    ]
+
+
+@pytest.mark.parametrize("masks", ["rle", "polygons"])
+def test_masks_of_both_sources(hubmap: Path, masks: str) -> None:
+    competition = opened(hubmap, masks=masks)
+    runs = competition.mask("one")
+    assert runs is not None
+    expected = np.zeros((64, 48), np.uint8)
+    expected[10:19, 20:29] = 1
+    assert np.array_equal(runs.window(0, 0, 64, 48), expected)
+    assert competition.mask("three") is None
+
+
+def test_agreement_and_files(hubmap: Path) -> None:
+    competition = opened(hubmap, masks="polygons")
+    assert competition.agreement("one") == 1.0
+    assert [path.name for path in competition.files("one")] == ["one.tiff", "one.json"]
+    assert competition.anatomy("one") == hubmap / "train" / "one-anatomical-structure.json"
+    assert competition.anatomy("two") is None
+    with pytest.raises(DataError, match="no row for 'three'"):
+        competition.agreement("three")
+
+
+def test_polygons_of_another_slide_are_refused(hubmap: Path) -> None:
+    path = hubmap / "train" / "one.json"
+    path.write_text(path.read_text().replace("28", "44"))
+    with pytest.raises(DataError, match=r"one\.json: .*Dice of 0\.\d+, expected at least 0\.9"):
+        opened(hubmap, masks="polygons").mask("one")
+
+
+def test_missing_polygons_are_no_empty_mask(hubmap: Path) -> None:
+    with pytest.raises(DataError, match=r"train/two\.json is missing"):
+        opened(hubmap, masks="polygons").mask("two")
+
+
+@pytest.mark.parametrize(
+    "content", ['[{"geometry": {"type": "Polygon", "coordinates": [[1, 2]]}}]', "[{}]", "[3]", '[{"geometry": null}]']
+)
+def test_json_without_polygons(hubmap: Path, content: str) -> None:
+    (hubmap / "train" / "one.json").write_text(content)
+    with pytest.raises(DataError, match="feature 0 is no outline"):
+        opened(hubmap, masks="polygons").mask("one")
+
+
+def test_hidden_truth_of_test_slides(hubmap: Path, table: Any) -> None:
+    table(hubmap / "hidden_truth.csv", [["id", "encoding"], ["three", "1 5"]])
+    runs = opened(hubmap).mask("three")
+    assert runs is not None
+    assert runs.area == 5
+
+
+@pytest.mark.parametrize("text", ["1 2 3", "1 0", "5 4 2 1", "3070 10", "x 1"])
+def test_broken_runs_name_file_and_slide(hubmap: Path, table: Any, text: str) -> None:
+    table(hubmap / "train.csv", [["id", "encoding"], ["one", text], ["two", ""]])
+    with pytest.raises(DataError, match=r"train\.csv: one: "):
+        opened(hubmap).mask("one")
+
+
+def test_half_a_download(hubmap: Path) -> None:
+    (hubmap / "train" / "two.tiff").unlink()
+    with pytest.raises(DataError, match=r"train/ lacks 1 of 2 slides \(two\).*half a download.*download competition="):
+        opened(hubmap).samples()
+
+
+def test_missing_test_slides(hubmap: Path) -> None:
+    (hubmap / "test" / "three.tiff").unlink()
+    with pytest.raises(DataError, match=r"test/ lacks 1 of 1 slides \(three\)"):
+        opened(hubmap).check()
+
+
+def test_missing_train_csv(hubmap: Path) -> None:
+    (hubmap / "train.csv").unlink()
+    with pytest.raises(DataError, match=r"train\.csv is missing"):
+        opened(hubmap).check()
+
+
+def test_a_slide_without_row(hubmap: Path, table: Any) -> None:
+    table(hubmap / "train.csv", [["id", "encoding"], ["one", ""]])
+    with pytest.raises(DataError, match=r"train\.csv: no row for two"):
+        opened(hubmap).check()
+
+
+def test_duplicate_ids_and_missing_columns(hubmap: Path, table: Any) -> None:
+    table(hubmap / "train.csv", [["id", "encoding"], ["one", ""], ["two", ""], ["one", "1 1"]])
+    with pytest.raises(DataError, match=r"train\.csv: line 4: 'one' is there twice"):
+        opened(hubmap).check()
+    table(hubmap / "train.csv", [["id", "rle"], ["one", ""], ["two", ""]])
+    with pytest.raises(DataError, match="no column 'encoding'"):
+        opened(hubmap).check()
+
+
+def test_truncated_tiff(hubmap: Path) -> None:
+    path = hubmap / "train" / "one.tiff"
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(DataError, match=r"one\.tiff"):
+        opened(hubmap).samples()
+
+
+def test_unknown_patient(hubmap: Path, table: Any) -> None:
+    table(hubmap / INFORMATION, [["image_file", "patient_number"], ["one.tiff", 101]])
+    with pytest.raises(DataError, match=r"no patient_number for training slide two.*groups=slide"):
+        opened(hubmap).samples()
+    assert [s.group for s in opened(hubmap, groups="slide").samples()] == ["one", "three", "two"]
+    (hubmap / INFORMATION).unlink()
+    with pytest.raises(DataError, match=r"dataset_information\.csv is missing"):
+        opened(hubmap).samples()
+
+
+def test_submission_follows_the_sample_file(hubmap: Path) -> None:
+    assert opened(hubmap).submission_ids() == ["three"]
+    (hubmap / "sample_submission.csv").unlink()
+    assert opened(hubmap).submission_ids() == ["three"]
+
+
+def test_feature_collections_are_read_too(hubmap: Path) -> None:
+    path = hubmap / "train" / "one.json"
+    features = json.loads(path.read_text())
+    ring = features[0]["geometry"]["coordinates"]
+    features[0]["geometry"] = {"type": "MultiPolygon", "coordinates": [ring]}
+    features.append({"geometry": {"type": "LineString", "coordinates": [[1, 2], [3, 4]]}})  # a stray stroke
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    assert opened(hubmap).agreement("one") == 1.0

@@ -1,0 +1,184 @@
+"""Public sets as they are unpacked: where each layout looks, its groups and splits, and what it misses."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from histofold import competitions
+from histofold.competitions.base import Competition
+from histofold.config import CompetitionConfig
+from histofold.errors import DataError
+from histofold.sample.kidney import write_tiff
+
+
+def opened(root: Path, **options: Any) -> Competition:
+    name = str(options["layout"])
+    return competitions.open(CompetitionConfig(name, "folders", None, {"folder": root.name, **options}), root.parent)
+
+
+def split_and_group(competition: Competition) -> dict[str, tuple[str, str]]:
+    return {s.sample_id: (s.split, s.group) for s in competition.samples()}
+
+
+def mask(*corners: tuple[int, int]) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    values = np.zeros((20, 24), np.uint8)
+    for y, x in corners:
+        values[y : y + 3, x : x + 3] = 255
+    return values
+
+
+RGB = np.full((20, 24, 3), 180, np.uint8)
+
+
+def test_kidney_he(tmp_path: Path, png: Any) -> None:
+    root = tmp_path / "kidney_he"
+    for part in ("train", "val", "test"):
+        png(root / part / "data" / "1.png", RGB)
+        png(root / part / "gts" / "1.png", mask((1, 1), (8, 8)))
+    competition = opened(root, layout="kidney_he")
+    assert {key: split for key, (split, _) in split_and_group(competition).items()} == {
+        "train_1": "train", "val_1": "train", "test_1": "test",
+    }  # fmt: skip
+    labels = competition.labels("val_1")
+    assert labels is not None
+    assert labels.max() == 2
+    assert competition.merged
+    shutil.rmtree(root / "val" / "gts")
+    with pytest.raises(DataError, match="gts: no label images"):
+        opened(root, layout="kidney_he").check()
+
+
+def test_tnbc(tmp_path: Path, png: Any) -> None:
+    root = tmp_path / "tnbc"
+    for slide, image in (("01", "01_1"), ("01", "01_2"), ("11", "11_1")):
+        png(root / f"Slide_{slide}" / f"{image}.png", RGB)
+        png(root / f"GT_{slide}" / f"{image}.png", mask((2, 2)))
+    competition = opened(root, layout="tnbc")
+    assert split_and_group(competition) == {
+        "01_1": ("train", "slide_01"), "01_2": ("train", "slide_01"), "11_1": ("train", "slide_11"),
+    }  # fmt: skip
+    assert competition.merged
+    (root / "GT_01" / "01_2.png").unlink()
+    with pytest.raises(DataError, match="GT_01: no labels for 01_2"):
+        opened(root, layout="tnbc").check()
+
+
+XML = """<Annotations><Annotation><Regions>{}</Regions></Annotation></Annotations>"""
+REGION = "<Region Id='{}'><Vertices>{}</Vertices></Region>"
+
+
+def aperio(*polygons: list[tuple[float, float]]) -> str:
+    regions = (
+        REGION.format(number, "".join(f'<Vertex X="{x}" Y="{y}" Z="0"/>' for x, y in points))
+        for number, points in enumerate(polygons, start=1)
+    )
+    return XML.format("".join(regions))
+
+
+@pytest.fixture
+def monuseg(tmp_path: Path) -> Path:
+    root = tmp_path / "monuseg"
+    square = [(2.0, 4.0), (6.0, 4.0), (6.0, 8.0), (2.0, 8.0)]
+    inner = [(5.0, 7.0), (7.2, 7.0), (7.2, 9.0), (5.0, 9.0)]
+    for folder, name in (("Train/Tissue Images", "TCGA-AR-A1AK-01Z-00-DX1"), ("TestData", "TCGA-2Z-A9J9-01A-01-TS1")):
+        (root / folder).mkdir(parents=True)
+        write_tiff(root / folder / f"{name}.tif", RGB, "interleaved")
+    (root / "Train" / "Annotations").mkdir()
+    text = aperio(square, inner, [(1.0, 1.0)])
+    (root / "Train" / "Annotations" / "TCGA-AR-A1AK-01Z-00-DX1.xml").write_text(text)
+    (root / "TestData" / "TCGA-2Z-A9J9-01A-01-TS1.xml").write_text(aperio(square))
+    return root
+
+
+def test_monuseg(monuseg: Path) -> None:
+    competition = opened(monuseg, layout="monuseg")
+    assert split_and_group(competition) == {
+        "TCGA-2Z-A9J9-01A-01-TS1": ("test", "TCGA-2Z-A9J9"),
+        "TCGA-AR-A1AK-01Z-00-DX1": ("train", "TCGA-AR-A1AK"),
+    }
+    assert competition.image("TCGA-AR-A1AK-01Z-00-DX1").shape == (20, 24, 3)
+    labels = competition.labels("TCGA-AR-A1AK-01Z-00-DX1")
+    assert labels is not None
+    # The 5 × 5 square loses the 2 × 2 pixels that the smaller nucleus covers; the single click is no nucleus.
+    assert np.bincount(labels.ravel()).tolist() == [480 - 30, 21, 9]
+    assert labels[4, 2] == 1
+    assert labels[9, 7] == 2
+    assert not competition.merged
+
+
+def test_monuseg_broken(monuseg: Path, png: Any) -> None:
+    (monuseg / "TestData" / "TCGA-2Z-A9J9-01A-01-TS1.tif").unlink()
+    png(monuseg / "TestData" / "TCGA-2Z-A9J9-01A-01-TS1.png", RGB)
+    xml = monuseg / "TestData" / "TCGA-2Z-A9J9-01A-01-TS1.xml"
+    xml.write_text(xml.read_text()[:50])
+    with pytest.raises(DataError, match="not the XML of Aperio"):
+        opened(monuseg, layout="monuseg").labels(xml.stem)
+    xml.unlink()
+    with pytest.raises(DataError, match=rf"has no {xml.stem}\.xml"):
+        opened(monuseg, layout="monuseg").check()
+
+
+@pytest.fixture
+def glas(tmp_path: Path, table: Any) -> Path:
+    root = tmp_path / "glas"
+    root.mkdir()
+    rows = [["name", "patient ID", " grade (GlaS)", " grade (Sirinukunwattana et al. 2015)"]]
+    for name, patient in (("train_1", 5), ("testA_1", 6), ("testB_2", 5)):
+        PIL.Image.fromarray(RGB).save(root / f"{name}.bmp")
+        PIL.Image.fromarray((mask((3, 3)) // 255 + mask((9, 9)) // 255 * 2).astype(np.uint8)).save(
+            root / f"{name}_anno.bmp"
+        )
+        rows.append([name, str(patient), " benign", " healthy"])
+    table(root / "Grade.csv", rows)
+    return root
+
+
+def test_glas(glas: Path) -> None:
+    competition = opened(glas, layout="glas")
+    assert split_and_group(competition) == {
+        "testA_1": ("testA", "6"), "testB_2": ("testB", "5"), "train_1": ("train", "5"),
+    }  # fmt: skip
+    assert competition.samples()[0].stratum == "benign"
+    labels = competition.labels("train_1")
+    assert labels is not None
+    assert np.bincount(labels.ravel()).tolist() == [462, 9, 9]
+    assert competition.submission_ids() == ["testA_1", "testB_2"]
+
+
+def test_glas_broken(glas: Path, table: Any) -> None:
+    (glas / "testA_1_anno.bmp").unlink()
+    with pytest.raises(DataError, match=r"testA_1\.bmp has no testA_1_anno\.bmp"):
+        opened(glas, layout="glas").check()
+    (glas / "testA_1.bmp").unlink()
+    table(glas / "Grade.csv", [["name", "patient ID"], ["train_1", "5"]])
+    with pytest.raises(DataError, match=r"Grade\.csv: no row for testB_2"):
+        opened(glas, layout="glas").check()
+
+
+def test_nuclei_590(folder: Path, table: Any) -> None:
+    rows = [["name", "part", "id"], ["xx", "train", "a"], ["yy", "test", "b"], ["zz", "train", "c"]]
+    rows.append(["gone", "test", "q"])  # the full list names images that are not here
+    table(folder / "nuclei_590.csv", rows)
+    competition = opened(folder, layout="nuclei_590")
+    assert {key: split for key, (split, _) in split_and_group(competition).items()} == {
+        "a": "train", "b": "test", "c": "train",
+    }  # fmt: skip
+    assert competition.labels("b") is not None
+    table(folder / "nuclei_590.csv", rows[:3])
+    with pytest.raises(DataError, match="no row for image c"):
+        opened(folder, layout="nuclei_590").check()
+    (folder / "nuclei_590.csv").unlink()
+    with pytest.raises(DataError, match=r"nuclei_590\.csv: no such file"):
+        opened(folder, layout="nuclei_590").check()
+
+
+@pytest.mark.parametrize("layout", ["tnbc", "kidney_he", "monuseg"])
+def test_a_folder_of_another_layout(folder: Path, layout: str) -> None:
+    with pytest.raises(DataError, match=r"no images of this layout; expected|has no a\.xml"):
+        opened(folder, layout=layout).check()

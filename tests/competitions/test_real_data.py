@@ -1,0 +1,143 @@
+"""The adapters on real competition files; skipped where HISTOFOLD_DATA does not name the folder of data sets."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from histofold import competitions
+from histofold.competitions import fields, polygons
+from histofold.competitions.base import Competition
+from histofold.competitions.rows import RowIndex
+from histofold.config import CompetitionConfig
+from histofold.rle import RunMask
+
+
+def opened(data: Path, folder: str, adapter: str = "folders", **options: Any) -> Competition:
+    return competitions.open(CompetitionConfig("real", adapter, None, {"folder": folder, **options}), data)
+
+
+def rows_of(path: Path) -> dict[str, dict[str, str]]:
+    with path.open(newline="") as stream:
+        return {row["id"]: row for row in csv.DictReader(stream)}
+
+
+def coarse(kind: str) -> str:
+    return "brightfield" if kind == "brightfield_gray" else kind.split("_")[0]
+
+
+@pytest.fixture(scope="module")
+def views(data: Path) -> dict[str, tuple[fields.View, dict[str, str]]]:
+    root = data / "dsb2018"
+    index = rows_of(root / "index.csv")
+    found = fields.look({key: root / "images" / f"{key}.png" for key in index}, workers=1)
+    return {key: (found[key], index[key]) for key in index}
+
+
+def test_image_types_of_dsb(views: dict[str, tuple[fields.View, dict[str, str]]]) -> None:
+    right = [view.kind == coarse(row["type"]) for view, row in views.values()]
+    assert len(right) == 465
+    assert np.mean(right) >= 0.98
+
+
+def test_groups_of_dsb(views: dict[str, tuple[fields.View, dict[str, str]]]) -> None:
+    from sklearn.metrics import adjusted_rand_score
+
+    found = [view.group for view, _ in views.values()]
+    expected = [row["group"] for _, row in views.values()]
+    assert adjusted_rand_score(expected, found) >= 0.95
+
+
+def test_kaggle_layout_of_dsb(data: Path) -> None:
+    competition = opened(data, "dsb2018/kaggle_layout", "dsb2018")
+    index = rows_of(data / "dsb2018" / "kaggle_layout" / "index.csv")
+    from_csv = opened(data, "dsb2018/kaggle_layout", "dsb2018", labels="csv")
+    found = competition.samples()
+    assert sum(sample.split == "train" for sample in found) == 24
+    assert len(competition.submission_ids()) == 4
+    for sample in found:
+        labels = competition.labels(sample.sample_id)
+        assert labels is not None
+        assert labels.shape == (sample.height, sample.width) == competition.image(sample.sample_id).shape[:2]
+        if sample.split == "train":
+            assert labels.max() == int(index[sample.sample_id]["n_masks_original"])
+            if sample.height < 600:  # a thousand large mask files would take seconds
+                assert np.array_equal(labels, from_csv.labels(sample.sample_id))
+
+
+def test_flat_dsb_with_stage1_test(data: Path) -> None:
+    competition = opened(data, "dsb2018", test="dsb2018_stage1_test", csv="dsb2018")
+    found = competition.samples()
+    assert [sum(sample.split == split for sample in found) for split in ("train", "test")] == [465, 41]
+    index = rows_of(data / "dsb2018_stage1_test" / "index.csv")
+    for key in competition.submission_ids():
+        labels = competition.labels(key)
+        assert labels is not None
+        assert labels.max() == int(index[key]["n_nuclei"])
+
+
+def test_nuclei_590_split_through_the_folders(data: Path, tmp_path: Path) -> None:
+    for name in ("images", "labels", "index.csv", "nuclei_590.csv"):
+        (tmp_path / name).symlink_to(data / "dsb2018" / name)
+    found = opened(tmp_path.parent, tmp_path.name, layout="nuclei_590").samples()
+    assert sum(sample.split == "test" for sample in found) == 53
+
+
+SETS = [
+    ("glas", {"group": "patient"}, 16, 7),
+    ("glomeruli_biopsy", {"truth": "mask", "stratum": "stain"}, 74, 36),
+    ("kidney_primitives_ki", {"truth": "mask", "stratum": "structure"}, 68, 50),
+    ("monuseg2018_test", {"merged": True}, 10, 10),
+    ("tnbc_samples", {"merged": True, "group": "base"}, 6, 6),
+    ("lizard_consep_samples", {"merged": True}, 4, 4),
+    ("pannuke_samples", {"merged": True}, 7, 7),
+    ("hubmap_hpa_2022_figures", {"truth": "mask"}, 7, 7),
+    ("hubmap_kidney/figure_pairs", {"truth": "mask"}, 4, 4),
+]
+
+
+@pytest.mark.parametrize(("folder", "options", "count", "groups"), SETS)
+def test_other_sets(data: Path, folder: str, options: dict[str, Any], count: int, groups: int) -> None:
+    competition = opened(data, folder, **options)
+    found = competition.samples()
+    assert len(found) == count
+    assert len({sample.group for sample in found}) == groups
+    for sample in found[:5]:
+        labels = competition.labels(sample.sample_id)
+        assert labels is not None
+        assert labels.max() > 0
+        assert labels.shape == (sample.height, sample.width)
+
+
+def test_real_polygons_give_the_published_runs(data: Path) -> None:
+    """Outlines by a competitor, and the same outlines as runs at full slide size: two ways to one mask."""
+    root = data / "hubmap_kidney" / "polygons_optimox"
+    index = RowIndex.of(root / "rle_from_polygons.csv", ["id", "encoding"])
+    compared = 0
+    for path in sorted(root.rglob("*.json")):
+        for row in index.rows(path.stem):
+            shape = int(row["height"]), int(row["width"])
+            if row["which"] != "all":
+                continue
+            drawn = RunMask(polygons.runs(polygons.read(path), *shape), shape, "columns")
+            published = RunMask(row["encoding"], shape, "columns")
+            dice = 2 * drawn.intersection(published) / (drawn.area + published.area)
+            assert dice > 0.98, path.name
+            compared += 1
+    assert compared >= 2
+
+
+def test_two_real_rows_of_train_csv_are_read_by_offset(data: Path) -> None:
+    path = data / "hubmap_kidney" / "kaggle_files" / "train_2slides.csv"
+    index = RowIndex.of(path, ["id", "encoding"], unique=True)
+    sizes = {"2f6ecfcdf": (31278, 25794), "8242609fa": (31299, 44066)}
+    runs = {"2f6ecfcdf": 41_688, "8242609fa": 161_083}
+    for key, shape in sizes.items():
+        mask = RunMask(index.rows(key)[0]["encoding"], shape, "columns")
+        assert len(mask.runs[0]) == runs[key]
+
+

@@ -1,0 +1,159 @@
+"""folds.csv: groups never split, strata spread, the same on every machine, and edits that are checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from histofold.competitions.base import Sample
+from histofold.errors import ConfigError, DataError
+from histofold.tiles import folds
+
+
+def sample(number: int, group: int | str, stratum: str = "s", split: str = "train") -> Sample:
+    return Sample(f"{number:05d}", split, 10, 20, str(group), stratum)
+
+
+@pytest.fixture
+def samples() -> list[Sample]:
+    """Forty training samples in twenty groups of two strata, and samples of other splits."""
+    train = [sample(n, n // 2, "dark" if n < 30 else "pink") for n in range(40)]
+    return [*train, sample(90, 3, "dark", "test"), sample(91, "x", "dark", "testA")]
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.sampled_from("abc")), min_size=12, max_size=60),
+    st.integers(2, 5),
+    st.integers(0, 3),
+)
+def test_groups_are_whole_and_every_fold_is_used(pairs: list[tuple[int, str]], n_folds: int, seed: int) -> None:
+    # A group of its own for each fold, so that there are always enough.
+    extra = [(100 + n, "a") for n in range(n_folds)]
+    made = folds.make([sample(n, *pair) for n, pair in enumerate([*pairs, *extra])], n_folds, seed)
+    assert len(made.drop_duplicates(["group", "fold"])) == made.group.nunique()
+    assert set(made.fold) == set(range(n_folds))
+    assert made.sample_id.is_monotonic_increasing
+
+
+def test_strata_are_spread(samples: list[Sample]) -> None:
+    made = folds.make(samples, 5, 0)
+    sizes = made[made.split == "train"].groupby(["stratum", "fold"]).size()
+    assert sizes["dark"].tolist() == [6] * 5
+    assert sizes["pink"].tolist() == [2] * 5
+
+
+def test_other_splits_have_no_fold(samples: list[Sample]) -> None:
+    made = folds.make(samples, 2, 0).set_index("sample_id")
+    assert made.loc["00090", "fold"] == -1  # though its group is in training
+    assert made.loc["00091", ["split", "fold"]].tolist() == ["testA", -1]
+
+
+def test_seed_and_order(samples: list[Sample]) -> None:
+    assert folds.make(samples, 5, 0).equals(folds.make(samples[::-1], 5, 0))
+    assert not folds.make(samples, 5, 0).equals(folds.make(samples, 5, 1))
+
+
+def test_rare_strata_are_merged() -> None:
+    train = [sample(n, n, "dark") for n in range(20)]
+    train += [sample(100 + n, 100 + n, f"odd{n % 3}") for n in range(6)]
+    merged = folds.merged_strata(train, 5)
+    assert set(merged) == {"dark", "rare"}
+    made = folds.make(train, 5, 0)
+    per_fold = made[made.stratum.str.startswith("odd")].groupby("fold").size()
+    assert len(per_fold) == 5
+    assert set(made.stratum) == {"dark", "odd0", "odd1", "odd2"}
+
+
+def test_too_few_rare_groups_join_the_largest_stratum() -> None:
+    train = [sample(n, n, "dark") for n in range(20)] + [sample(50, 50, "odd"), sample(51, 50, "odd")]
+    assert set(folds.merged_strata(train, 5)) == {"dark"}
+    assert set(folds.merged_strata(train[-2:], 5)) == {"rare"}
+
+
+@pytest.mark.parametrize(("n_folds", "message"), [(21, "only 20 groups.*prepare.n_folds=20"), (1, "at least 2")])
+def test_impossible_numbers(samples: list[Sample], n_folds: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        folds.make(samples, n_folds, 0)
+
+
+def test_duplicate_samples(samples: list[Sample]) -> None:
+    with pytest.raises(DataError, match="'00000' is there twice"):
+        folds.make([*samples, samples[0]], 2, 0)
+
+
+@pytest.fixture
+def written(samples: list[Sample], tmp_path: Path) -> Path:
+    path = tmp_path / "folds.csv"
+    folds.write(path, folds.make(samples, 5, 0))
+    return path
+
+
+def edit(path: Path, **changes: object) -> None:
+    """Change cells, given as `_00003_fold=2`."""
+    table = pd.read_csv(path, dtype=str)
+    for key, value in changes.items():
+        _, sample_id, column = key.split("_", 2)
+        table.loc[table.sample_id == sample_id, column] = str(value)
+    table.to_csv(path, index=False)
+
+
+def test_round_trip_keeps_texts(written: Path, samples: list[Sample]) -> None:
+    assert folds.read(written, samples).equals(folds.make(samples, 5, 0))
+    assert written.read_text().splitlines()[0] == "sample_id,split,height,width,group,stratum,fold"
+    assert folds.read(written).sample_id[0] == "00000"  # an id, not a number
+
+
+def test_an_edit_that_moves_a_whole_group(written: Path, samples: list[Sample]) -> None:
+    edit(written, _00000_fold=3, _00001_fold=3)
+    assert folds.read(written, samples).fold[:2].tolist() == [3, 3]
+
+
+def test_a_sample_may_be_left_out(written: Path, samples: list[Sample]) -> None:
+    edit(written, _00000_fold=-1)
+    assert folds.read(written, samples).fold[0] == -1
+
+
+def test_an_edit_that_splits_a_group(written: Path, samples: list[Sample]) -> None:
+    was = folds.read(written).fold[1]
+    edit(written, _00000_fold=(was + 1) % 5)
+    with pytest.raises(DataError, match=rf"group '0' is split over folds \(00000 in {(was + 1) % 5}, 00001 in {was}\)"):
+        folds.read(written, samples)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"_00002_fold": "two"}, "line 4: fold is 'two', expected a whole number"),
+        ({"_00002_fold": "1.5"}, "line 4: fold is '1.5', expected a whole number"),
+        ({"_00002_fold": -2}, "'00002' has fold -2"),
+        ({"_00090_fold": 1}, "'00090' has fold 1; expected -1, because its split is not train"),
+        ({"_00002_fold": 9, "_00003_fold": 9}, "folds 0, 1, 2, 3, 4, 9; expected .* without a gap"),
+        ({"_00002_sample_id": "new"}, "'new' is not in the data"),
+        ({"_00002_sample_id": "00003"}, "line 5: '00003' is there twice"),
+    ],
+)
+def test_bad_edits(written: Path, samples: list[Sample], changes: dict[str, object], message: str) -> None:
+    edit(written, **changes)
+    with pytest.raises(DataError, match=message):
+        folds.read(written, samples)
+
+
+def test_missing_rows_columns_and_files(written: Path, samples: list[Sample]) -> None:
+    table = pd.read_csv(written, dtype=str)
+    table[table.sample_id != "00004"].to_csv(written, index=False)
+    with pytest.raises(DataError, match="'00004' is in the data but has no row"):
+        folds.read(written, samples)
+    table.drop(columns="group").to_csv(written, index=False)
+    with pytest.raises(DataError, match="no column 'group'; expected sample_id, split"):
+        folds.read(written, samples)
+    written.write_text("")
+    with pytest.raises(DataError, match="not readable as CSV"):
+        folds.read(written, samples)
+    written.unlink()
+    with pytest.raises(DataError, match=r"no such file; make it with `\./run\.sh prepare`"):
+        folds.read(written, samples)
