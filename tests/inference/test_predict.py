@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,15 @@ def test_whole_files_are_kept_and_others_made(kit: Any, tmp_path: Path) -> None:
     # Another ensemble or other settings: nothing of it is taken over.
     third = predict_samples(jobs_for(kit, tmp_path, 3), [member], None, CHOSEN, "two")
     assert third.made == ("s0", "s1", "s2")
+
+
+def test_a_changed_input_is_predicted_anew(kit: Any, tmp_path: Path) -> None:
+    member = kit.member(kit.WideNet())
+    jobs = jobs_for(kit, tmp_path, 2)
+    predict_samples(jobs, [member], None, CHOSEN, "one")
+    changed = [jobs[0], replace(jobs[1], stamp="later")]
+    assert predict_samples(changed, [member], None, CHOSEN, "one").made == ("s1",)
+    assert predict_samples(changed, [member], None, CHOSEN, "one").made == ()
 
 
 def test_a_broken_file_is_made_anew(kit: Any, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 
 from histofold.errors import ConfigError, DataError
 from histofold.inference.bandfile import quantise
+from histofold.inference.checkpoint import Spec
 from histofold.inference.predict import predict_array
 from histofold.inference.stream import ArraySource, Settings, SlideSource, common_bands, predict_rows
 from histofold.preprocess import Preprocess
@@ -220,6 +221,19 @@ def test_bands_of_unequal_range_are_refused(kit: Any) -> None:
         )
     with pytest.raises(DataError, match="share no band"):
         common_bands([kit.member(kit.PixelNet(), Band("a")), kit.member(kit.PixelNet(), Band("b"))])
+
+
+def test_members_of_another_scale_are_refused(kit: Any) -> None:
+    member = kit.member(kit.PixelNet())
+    member.spec = Spec("demo", "unet", 2, {}, {}, {}, 16, 4.0)
+    with pytest.raises(DataError, match="unet fold 2 learned at scale 4, but the sample is read at scale 2"):
+        collect(ArraySource(kit.tissue(16, 16), scale=2.0), [member], None, Settings(device="cpu"))
+    assert collect(ArraySource(kit.tissue(16, 16), scale=4.0), [member], None, Settings(device="cpu")).shape == (
+        1,
+        16,
+        16,
+    )
+    assert predict_array(kit.tissue(16, 16), [member], None, Settings(device="cpu")).shape == (1, 16, 16)
 
 
 def test_train_mode_comes_back(kit: Any) -> None:

@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 
 from histofold.inference.blending import Axis
 from histofold.inference.sources import Enhance, Pixels, RollingRows, Source
+from histofold.tiles.tissue import PIXEL, tissue_mask
 
 CHUNK = 256
 """Rows that are read from a source at once."""
-TISSUE_CELL = 16
-"""Tissue is looked for on a band that is reduced by this factor: noise averages out, no structure gets lost."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,11 @@ def tile_batches(
     tiles: list[list[Pixels]] = []
     for row in range(len(rows.starts)):
         band = cutter.band(row)
-        wanted = _with_tissue(band, columns) if skip_background and source.sparse else range(len(columns.starts))
+        wanted = (
+            _with_tissue(band, columns, source.scale)
+            if skip_background and source.sparse
+            else range(len(columns.starts))
+        )
         for column in wanted:
             places.append((row, column))
             tiles.append(cutter.tile(band, column))
@@ -91,12 +94,11 @@ class _Cutter:
         return [function(tile) for function in self.enhance]
 
 
-def _with_tissue(band: Pixels, columns: Axis) -> list[int]:
-    """Columns of a row of tiles that hold tissue."""
-    from histofold.tiles.tissue import tissue_mask
-
+def _with_tissue(band: Pixels, columns: Axis, scale: float) -> list[int]:
+    """Columns of a row of tiles that hold any tissue, looked for in the resolution that `prepare` looks at, too."""
     height, width = band.shape[:2]
-    small_size = (-(-width // TISSUE_CELL), -(-height // TISSUE_CELL))
+    cell = max(1, round(PIXEL / scale))
+    small_size = (-(-width // cell), -(-height // cell))
     small = cv2.resize(band, small_size, interpolation=cv2.INTER_AREA)
     tissue: NDArray[np.bool_] = np.any(tissue_mask(small), axis=0)
     found = []

@@ -74,18 +74,28 @@ class Blender:
         span = torch.tensor([band.high - band.low for band in bands], device=device).view(-1, 1, 1)
         self.gain = 255 * FINE / span
         self.zero = ((0 - self.low) * self.gain).round().clamp(0, 255 * FINE)
+        self.shifted = any(band.low != 0 for band in bands)
         self.sum = torch.zeros(len(bands), min(rows.tile, rows.length), columns.length, device=device)
         self.row = 0
         self.top = 0
 
-    def add(self, row: int, column: int, values: torch.Tensor) -> None:
-        """Add the bands (K, T, T) of a tile in the current row of tiles."""
-        y0, y1 = self.rows.low[row], self.rows.high[row]
-        x0, x1 = self.columns.low[column], self.columns.high[column]
-        codes = (values[:, y0:y1, x0:x1] - self.low).mul_(self.gain).round_().clamp_(0, 255 * FINE).sub_(self.zero)
-        top, left = self.rows.first(row) - self.top, self.columns.first(column)
-        place = self.sum[:, top : top + y1 - y0, left : left + x1 - x0]
-        place.addcmul_(codes, self.row_weights[row] * self.column_weights[column])
+    def add(self, columns: Sequence[int], values: torch.Tensor) -> None:
+        """Add the bands (N, K, T, T) of tiles in the current row of tiles; `values` is used up.
+
+        What can be done for all tiles at once is done so: a tile by itself is too small to be worth an operation.
+        """
+        y0, y1 = self.rows.low[self.row], self.rows.high[self.row]
+        codes = values[:, :, y0:y1]
+        codes = codes.sub_(self.low) if self.shifted else codes
+        codes = codes.mul_(self.gain).round_().clamp_(0, 255 * FINE)
+        codes = codes.sub_(self.zero) if self.shifted else codes
+        codes.mul_(self.row_weights[self.row])
+        top = self.rows.first(self.row) - self.top
+        for column, code in zip(columns, codes, strict=True):
+            x0, x1 = self.columns.low[column], self.columns.high[column]
+            left = self.columns.first(column)
+            place = self.sum[:, top : top + y1 - y0, left : left + x1 - x0]
+            place.addcmul_(code[:, :, x0:x1], self.column_weights[column])
 
     def advance(self) -> Finished:
         """Go on to the next row of tiles; gives the rows that no later tile adds to."""

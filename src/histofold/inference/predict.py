@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from histofold.errors import DataError
 from histofold.files import digest
@@ -34,12 +36,14 @@ class Job:
         open: gives the source when its turn comes (a slide is opened then, and not before).
         out: the band file to write.
         pixels: of the sample at the scale it is predicted at, for the progress bar.
+        stamp: of the input, where it may change between runs; a file that was made from another one is made anew.
     """
 
     sample_id: str
     open: Callable[[], Source]
     out: Path
     pixels: int
+    stamp: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def predict_array(
     settings: Settings | None = None,
 ) -> NDArray[np.uint8]:
     """Predict an RGB image (H, W, 3) uint8: codes uint8 (K, H, W) of the bands that the members share."""
-    source = ArraySource(image)
+    source = ArraySource(image, next((member.spec.scale for member in members if member.spec), 1.0))
     codes = np.empty((len(common_bands(members)), source.height, source.width), dtype=np.uint8)
     for first, rows in predict_rows(source, members, weights, settings or Settings()):
         codes[:, first : first + rows.shape[1]] = rows
@@ -133,14 +137,18 @@ def predict_samples(
     made: list[str] = []
     failures: dict[str, Exception] = {}
     jobs = list(jobs)
-    todo = [job for job in jobs if not is_done(job.out, fingerprint)]
-    kept = [job.sample_id for job in jobs if job not in todo]
-    with bar(total=sum(job.pixels for job in todo), text="predict", unit="px") as progress:
-        progress.unit_scale = True
+    done = {job.out for job in jobs if is_done(job.out, fingerprint + job.stamp)}
+    kept = [job.sample_id for job in jobs if job.out in done]
+    todo = [job for job in jobs if job.out not in done]
+    meter: tqdm[Any] = bar(total=sum(job.pixels for job in todo), text="predict", unit="px")
+    meter.unit_scale = True  # megapixels
+    with meter as progress:
         for job in todo:
             try:
                 with closing(job.open()) as source:
-                    predict_sample(source, members, weights, settings, job.out, fingerprint, progress.update)
+                    predict_sample(
+                        source, members, weights, settings, job.out, fingerprint + job.stamp, progress.update
+                    )
                 made.append(job.sample_id)
             except (DataError, OSError) as error:
                 failures[job.sample_id] = error

@@ -9,7 +9,7 @@ from math import lcm
 
 import torch
 
-from histofold.errors import ConfigError, DataError
+from histofold.errors import ConfigError
 from histofold.inference import blending, tta
 from histofold.inference.member import Member
 
@@ -116,18 +116,3 @@ class Settings:
 def divisor_of(members: Sequence[Member]) -> int:
     """What the sides of a tile must be a multiple of, so that all members take it."""
     return lcm(*(member.divisor for member in members))
-
-
-def common_scale(members: Sequence[Member]) -> float:
-    """The reduction that all members learned at.
-
-    Raises:
-        DataError: they differ, or none says it.
-    """
-    scales = sorted({member.spec.scale for member in members if member.spec is not None})
-    if len(scales) != 1:
-        raise DataError(
-            f"the members of an ensemble share the tiles, so they need one scale; found {scales or 'none'}; "
-            "choose runs that were trained at the same prepare.scale"
-        )
-    return float(scales[0])

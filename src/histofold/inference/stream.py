@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -51,9 +53,11 @@ def predict_rows(
 
     Raises:
         ConfigError: settings and members do not fit.
+        DataError: a member learned at another scale, the source is broken, or a network gives what is no number.
         ResourceError: the GPU's memory does not suffice.
     """
     predictor = Predictor(members, weights, settings)
+    check_scale(source, members)
     rows, columns = axes(source, members, settings)
     batches = tile_batches(
         source,
@@ -72,10 +76,10 @@ def predict_rows(
             # Rows of the last round are fetched only now, when the device has work again.
             yield from _fetch(waiting)
             with torch.inference_mode():
-                for (row, column), values in zip(batch.places, predicted, strict=True):
+                for row, places, values in _by_row(batch.places, predicted):
                     while blender.row < row:
                         waiting.append(blender.advance())
-                    blender.add(row, column, values)
+                    blender.add(places, values)
         while not blender.done:
             yield from _fetch(waiting)
             with torch.inference_mode():
@@ -92,6 +96,20 @@ def axes(source: Source, members: Sequence[Member], settings: Settings) -> tuple
         for length in (source.height, source.width)
     )
     return rows, columns
+
+
+def check_scale(source: Source, members: Sequence[Member]) -> None:
+    """Refuse members that learned at another reduction than the source has.
+
+    Raises:
+        DataError: naming the member.
+    """
+    for member in members:
+        if member.spec is not None and member.spec.scale != source.scale:
+            raise DataError(
+                f"{member.spec.run} fold {member.spec.fold} learned at scale {member.spec.scale:g}, but the sample is "
+                f"read at scale {source.scale:g}; members of an ensemble share the tiles, so choose runs of one scale"
+            )
 
 
 def common_bands(members: Sequence[Member]) -> tuple[Band, ...]:
@@ -186,6 +204,15 @@ def _normalised(weights: Sequence[float] | None, count: int) -> list[float]:
     if len(values) != count or min(values) < 0 or sum(values) <= 0:
         raise ConfigError(f"weights of an ensemble: expected {count} numbers of 0 or more, not all 0; found {values}")
     return [value / sum(values) for value in values]
+
+
+def _by_row(places: Sequence[tuple[int, int]], values: torch.Tensor) -> Iterator[tuple[int, list[int], torch.Tensor]]:
+    """A batch in pieces of one row of tiles each: the row, its columns, and their part of `values`."""
+    first = 0
+    for row, group in groupby(places, key=itemgetter(0)):
+        columns = [column for _, column in group]
+        yield row, columns, values[first : first + len(columns)]
+        first += len(columns)
 
 
 def _fetch(waiting: list[Finished]) -> Iterator[Rows]:

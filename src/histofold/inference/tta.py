@@ -92,11 +92,15 @@ def stack(batch: torch.Tensor, chosen: Sequence[View]) -> Stacked:
     groups: dict[bool, list[View]] = {}
     for view in chosen:
         groups.setdefault(view.transpose and not square, []).append(view)
-    layout = torch.channels_last
     return Stacked(
         tuple(
-            (tuple(group), torch.cat([view.apply(batch) for view in group]).contiguous(memory_format=layout))
+            (tuple(group), _laid(group, batch).contiguous(memory_format=torch.channels_last))
             for group in groups.values()
         ),
         len(chosen),
     )
+
+
+def _laid(group: Sequence[View], batch: torch.Tensor) -> torch.Tensor:
+    turned = [view.apply(batch) for view in group]
+    return turned[0] if len(turned) == 1 else torch.cat(turned)
