@@ -20,10 +20,14 @@ def write_metrics(path: Path, rows: str) -> Path:
 
 
 def test_curves_of_a_usual_run(tmp_path: Path) -> None:
-    rows = "".join(f"{i},{i * 10},{0.001 / (i + 1)},{1 / (i + 1)},{'' if i % 2 else 0.1 * i},1.5,20\n" for i in range(6))
+    rows = "".join(
+        f"{i},{i * 10},{0.001 / (i + 1)},{1 / (i + 1)},{'' if i % 2 else 0.1 * i},1.5,20\n" for i in range(6)
+    )
     out = training_curves(write_metrics(tmp_path / "metrics.csv", rows), tmp_path / "curves.png")
     picture = cv2.imread(str(out))
-    assert picture is not None and picture.shape[0] > 400 and picture.std() > 5
+    assert picture is not None
+    assert picture.shape[0] > 400
+    assert picture.std() > 5
     assert not list(tmp_path.glob(".*")), "the temporary file is gone"
 
 

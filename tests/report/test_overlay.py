@@ -27,7 +27,8 @@ def test_touching_objects_keep_a_line_each() -> None:
     labels[:, :5] = 1
     labels[:, 5:] = 2
     edge = boundary(labels)
-    assert edge[:, 4].all() and edge[:, 5].all()
+    assert edge[:, 4].all()
+    assert edge[:, 5].all()
     assert not edge[:, [0, 1, 2, 3, 6, 7, 8, 9]].any(), "the image's own edge is no outline"
 
 
@@ -48,7 +49,8 @@ def test_outlines_use_three_colours_and_leave_the_image_alone() -> None:
 
 def test_grey_images_and_nothing_to_draw() -> None:
     drawn = outlines(np.full((4, 5), 7, np.uint8), None, None)
-    assert drawn.shape == (4, 5, 3) and (drawn == 7).all()
+    assert drawn.shape == (4, 5, 3)
+    assert (drawn == 7).all()
 
 
 def test_wrong_sizes_are_refused() -> None:

@@ -33,7 +33,7 @@ def number(value: float) -> str:
         return "0"
     if abs(value) < 1e-3 or abs(value) >= 1e6:
         return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
-    return f"{value:,.4g}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def padded(values: Sequence[float], share: float = 0.06, floor: float = 1e-6) -> Point:
@@ -83,14 +83,14 @@ class Chart:
     height: int = HEIGHT
     right: int = 12
     top: int = 10
-    bottom: int = 38
+    bottom: int = 42
     parts: list[Markup] = field(default_factory=list)
 
     @property
     def left(self) -> float:
         """Space for the numbers of the y axis and its label."""
         longest = max((len(text) for _, text in self.y.marks()), default=0)
-        return 12 + 6.6 * longest + (16 if self.y.label else 0)
+        return 12 + 7.4 * longest + (16 if self.y.label else 0)
 
     def px(self, value: float) -> float:
         """Horizontal place of a value on the x axis."""
@@ -185,7 +185,7 @@ class Chart:
             out.append(form.format(self.left - 6, y + 4, text))
         for value, text in self.x.marks():
             form = Markup('<text class="tick" x="{}" y="{}" text-anchor="middle">{}</text>')
-            out.append(form.format(self.px(value), foot + 16, text))
+            out.append(form.format(self.px(value), foot + 18, text))
         out.append(Markup('<line class="axis" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(self.left, right, foot, foot))
         middle = (self.left + right) / 2
         form = Markup('<text class="label" x="{}" y="{}" text-anchor="middle">{}</text>')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,7 @@ def training_curves(metrics_csv: Path, out_png: Path) -> Path:
     _line(loss, table, "loss", LOSS, "loss")
     _line(score, scored, "score", SCORE, "validation score")
     _line(rate, table, "lr", LR, "learning rate")
+    score.margins(y=0.15)
     if scored.empty:
         score.text(0.5, 0.5, "not validated yet", transform=score.transAxes, ha="center", va="center", color=LR)
     else:
@@ -66,6 +68,43 @@ def training_curves(metrics_csv: Path, out_png: Path) -> Path:
         score.annotate(note, (last["epoch"], last["score"]), (-4, 6), textcoords="offset points", ha="right")
     rate.set_xlabel("epoch")
     loss.set_title(" / ".join(metrics_csv.absolute().parent.parts[-3:]), loc="left", fontsize=10)
+    with atomic(out_png) as temporary:
+        figure.savefig(temporary, format="png", dpi=110)
+    return out_png
+
+
+def distributions_png(out_png: Path, panels: Mapping[str, Mapping[str, Sequence[float]]]) -> Path:
+    """Draw histograms side by side, one panel a quantity with one outline a set of samples; gives `out_png`.
+
+    Args:
+        panels: title (such as `objects per image`) → name of the set (such as `submission`) → its values, all ≥ 0.
+            They are drawn on a logarithmic scale that has room for 0, as shares, so that sets of any size compare.
+
+    Raises:
+        DataError: a panel has no value at all.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6 * len(panels), 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (title, sets) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        top = max((float(np.max(values)) for values in sets.values() if len(values)), default=-1.0)
+        if top < 0:
+            raise DataError(f"{out_png}: nothing to draw for {title!r}")
+        edges = np.expm1(np.linspace(0, np.log1p(max(top, 1)), 20))
+        for (name, values), colour in zip(sets.items(), (SCORE, LOSS, LR), strict=False):
+            weights = np.full(len(values), 1 / max(len(values), 1))
+            style = {"histtype": "stepfilled", "alpha": 0.35, "color": colour, "edgecolor": colour}
+            axes.hist(values, bins=edges, weights=weights, label=f"{name} ({len(values)})", **style)
+        axes.set_xscale("symlog", linthresh=1)
+        marks = [mark for mark in (0, 1, 3, 10, 30, 100, 300, 1000, 3000, 10_000) if mark <= top]
+        axes.set_xticks(marks, labels=[f"{mark:,}" for mark in marks])
+        axes.minorticks_off()
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_ylabel("share of samples")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
     with atomic(out_png) as temporary:
         figure.savefig(temporary, format="png", dpi=110)
     return out_png

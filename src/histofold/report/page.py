@@ -131,11 +131,14 @@ def _gallery(content: Content, slides: bool) -> dict[str, Any] | None:
     shown = (
         f"All {len(items)} {what}" if len(items) == content.oof.total else f"{len(items)} of {content.oof.total} {what}"
     )
+    settings = "Outlines are drawn with the final settings, scores are cross-fitted."
+    if content.ensemble is None:
+        settings = "Outlines and scores are of default settings, as nothing is tuned yet."
     kind = "objects without a partner" if content.competition.truth == "instances" else "pixels"
     text = (
         f"{shown}, worst first, with the outlines of {content.whose}. “Difference” fills {kind} that are missed (cyan) "
-        "or false (orange). Select a picture to enlarge it. Outlines are drawn with the final settings, scores are "
-        "cross-fitted. Very dark images are shown brighter than they are."
+        f"or false (orange). Select a picture to enlarge it. {settings} "
+        "Very dark images are shown brighter than they are."
     )
     return {
         "title": "Slides, worst to best" if slides else "Gallery, worst to best",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from histofold.errors import DataError
 
 UNITS = 1000
 """Length of the longer side of the outlines' coordinate system; paths hold whole numbers only."""
+
+TOLERANCES = (1.0, 2.0, 4.0, 8.0, 16.0)
+"""Units that an outline may leave its true course by; 16 is four pixels of an image of 256."""
 
 Labels = NDArray[np.integer[Any]]
 
@@ -35,14 +39,14 @@ class Layers:
         return len(self.truth) + len(self.prediction) + len(self.missed) + len(self.false)
 
 
-def layers(truth: Labels | None, prediction: Labels, instances: bool, tolerance: float = 1.0) -> Layers:
+def layers(truth: Labels | None, prediction: Labels, instances: bool, budget: int = 1 << 30) -> Layers:
     """Outlines of truth and prediction, and of what is missed and what is false.
 
     Args:
         truth: labels (H, W), None when unknown.
         prediction: labels (H, W) of the same size.
         instances: whether missed and false mean objects without a partner (IoU > 0.5), or else pixels.
-        tolerance: how far in units a path may leave the true outline, and never less than 0.6 pixels.
+        budget: bytes; outlines are simplified step by step until they fit, or would lose their shape.
     """
     height, width = prediction.shape
     unit = UNITS / max(height, width)
@@ -55,10 +59,14 @@ def layers(truth: Labels | None, prediction: Labels, instances: bool, tolerance:
     else:
         missed = _solid((truth != 0) & (prediction == 0))
         false = _solid((prediction != 0) & (truth == 0))
-    # Below half a pixel a path follows every stair of the pixels: twice the bytes, and worse to look at.
-    slack = max(tolerance / unit, 0.6)
-    paths = [outline_path(labels, unit, slack) for labels in (truth, prediction, missed, false)]
-    return Layers(round(width * unit), round(height * unit), *paths)
+    traced = [contours(labels) for labels in (truth, prediction, missed, false)]
+    for tolerance in TOLERANCES:
+        # Below half a pixel a path follows every stair of the pixels: twice the bytes, and worse to look at.
+        slack = max(tolerance / unit, 0.6)
+        drawn = Layers(round(width * unit), round(height * unit), *(path(lines, unit, slack) for lines in traced))
+        if len(drawn) <= budget:
+            break
+    return drawn
 
 
 def unmatched(truth: Labels, prediction: Labels) -> tuple[Labels, Labels]:
@@ -81,36 +89,37 @@ def _solid(region: NDArray[np.bool_]) -> Labels:
     return np.asarray(cv2.morphologyEx(region.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)), np.uint8)
 
 
-def outline_path(labels: Labels, unit: float, slack: float) -> str:
-    """Closed outlines of every label as one SVG path in whole units of 1/`unit` pixels, `slack` pixels off at most."""
-    pieces: list[str] = []
+def contours(labels: Labels) -> list[NDArray[np.float64]]:
+    """Outer and inner outlines of every label as closed polygons (n, 2) of x, y in pixels."""
+    found: list[NDArray[np.float64]] = []
     for value, box in enumerate(ndimage.find_objects(labels.astype(np.int32)), start=1):
         if box is None:
             continue
-        y, x = box[0].start, box[1].start
-        # A border of one pixel lets an object at the edge of its box close its outline.
-        crop = np.pad(labels[box] == value, 1).astype(np.uint8)
-        contours, _ = cv2.findContours(crop, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-        for contour in contours:
-            short = cv2.approxPolyDP(contour, slack, closed=True)[:, 0, :]
-            # The contour runs through pixel centres; its box began one pixel up and left.
-            points = np.round((short + np.array([x - 0.5, y - 0.5])) * unit).astype(int)
-            pieces.append(_closed(points))
+        # OpenCV's contour runs through pixel centres, which lie half a pixel from the corner that is the origin.
+        origin = np.array([box[1].start + 0.5, box[0].start + 0.5])
+        crop = (labels[box] == value).astype(np.uint8)
+        lines, _ = cv2.findContours(crop, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+        found += [line[:, 0, :] + origin for line in lines]
+    return found
+
+
+def path(lines: Sequence[NDArray[np.float64]], unit: float, slack: float) -> str:
+    """Polygons as one SVG path in whole units of 1/`unit` pixels, `slack` pixels off at most; relative and compact."""
+    pieces = []
+    for line in lines:
+        short = cv2.approxPolyDP(line.astype(np.float32), slack, closed=True)[:, 0, :]
+        pieces.append(_closed(np.round(short * unit).astype(int)))
     return "".join(pieces)
 
 
 def _closed(points: NDArray[np.int_]) -> str:
     """One closed polygon: an absolute start, then relative steps; a dot where the object is a pixel or two."""
-    start = f"M{points[0][0]} {points[0][1]}"
-    steps = np.diff(points, axis=0)
-    if not steps.any():
+    steps = np.diff(points, axis=0).ravel().tolist()
+    start = f"M{points[0, 0]} {points[0, 1]}"
+    if not any(steps):
         return start + "h1v1h-1z"
-    return start + "l" + "".join(f"{_signed(dx)}{_signed(dy)}" for dx, dy in steps).lstrip() + "z"
-
-
-def _signed(value: int) -> str:
-    """A number that needs no separator before it when it is negative."""
-    return f"{value}" if value < 0 else f" {value}"
+    # A minus separates numbers as well as a space does.
+    return start + "l" + " ".join(map(str, steps)).replace(" -", "-") + "z"
 
 
 def stretched(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -25,6 +25,10 @@ class Figure:
     note: str = ""
 
 
+DOTS = 1500
+"""Dots of a chart at most, about."""
+
+
 def style(index: int) -> str:
     """Style class of the index-th series."""
     return f"s{index % 8}"
@@ -60,7 +64,7 @@ def _curves(name: str, label: str, lines: Mapping[int, list[Point]]) -> Figure:
     return Figure(f"{name}: {label}", chart.render(), [(style(i), f"fold {fold}") for i, fold in enumerate(lines)])
 
 
-def threshold(curve: Sequence[Sequence[float]], chosen: float | None) -> Figure:
+def threshold(curve: Sequence[Sequence[float]], chosen: float | None, word: str = "chosen") -> Figure:
     """Score against the threshold, with the chosen one marked."""
     points = [(float(x), float(y)) for x, y in curve]
     best = max(points, key=lambda point: point[1])
@@ -71,17 +75,17 @@ def threshold(curve: Sequence[Sequence[float]], chosen: float | None) -> Figure:
     )
     chart.line(points, "s0", "threshold", dots=len(points) <= 40)
     if chosen is not None:
-        chart.rule_x(chosen, f"chosen {number(chosen)}")
+        chart.rule_x(chosen, f"{word} {number(chosen)}")
     note = (
         "A broad top means that the threshold hardly matters; a narrow one that it may not carry over to the test set."
     )
     return Figure("Score by threshold", chart.render(), note=note)
 
 
-def pooled_threshold(curve: Sequence[Point], chosen: float) -> Figure:
+def pooled_threshold(curve: Sequence[Point], chosen: float | None, word: str) -> Figure:
     """Dice of all pixels together against the threshold: shown where the ensemble holds no curve of its own metric."""
     shown = curve[::3]
-    figure = threshold(shown, chosen)
+    figure = threshold(shown, chosen, word)
     note = "Dice of all pixels together, from the predictions' histograms: not the competition's metric, but its shape."
     return Figure("Pixel Dice by threshold", figure.svg, note=note)
 
@@ -111,21 +115,23 @@ def strips(scores: pd.DataFrame, column: str) -> Figure:
     words = [f"fold {name}" if column == "fold" else str(name or "all") for name in names]
     means = [float(scores.loc[scores[column] == name, "score"].mean()) for name in names]
     said = "; ".join(f"{word}: mean {mean:.3f}" for word, mean in zip(words, means, strict=True))
-    low, high = min(0.0, float(scores["score"].min())), max(1.0, float(scores["score"].max()))
+    low, high = padded(scores["score"].tolist(), 0.1, 0.02)
     title = f"Scores of all samples by {column}"
     chart = Chart(title, said, Axis(0, len(names), at=((-1, ""),)), Axis(low, high, "score"), height=280)
     for index, name in enumerate(names):
-        block = scores[scores[column] == name]
+        block = scores[scores[column] == name].sort_values("score")
+        # Thousands of dots are a smear, and megabytes: an even walk through the ranks looks the same.
+        block = block.iloc[:: max(len(block) * len(names) // DOTS, 1)]
         for sample, value in zip(block["sample_id"], block["score"].astype(float), strict=True):
             # The shift sideways comes from the name, so that the page is the same each time.
             shift = (zlib.crc32(str(sample).encode()) % 1000) / 1000 - 0.5
             chart.dot(index + 0.5 + 0.55 * shift, value, f"{style(index)} faint", f"{sample}: {value:.4f}", 2.4)
         chart.segment((index + 0.22, means[index]), (index + 0.78, means[index]), f"mean {style(index)}")
     # Long names take two lines by turns, and are cut when even that is not enough.
-    turns = 2 if sum(map(len, words)) > 50 else 1
-    room = int(62 * turns / len(words))
+    turns = 2 if sum(map(len, words)) > 44 else 1
+    room = int(48 * turns / len(words))
     for index, word in enumerate(words):
-        chart.text(index + 0.5, low, _short(word, room), "middle", dy=16 + 14 * (index % turns))
+        chart.text(index + 0.5, low, _short(word, room), "middle", dy=18 + 16 * (index % turns))
     return Figure(title, chart.render(), note=f"One dot a sample; the bar is the mean of its {column}.")
 
 

@@ -177,11 +177,7 @@ def _picture(
 ) -> Picture:
     """Encode image and outlines within the budget; outlines give way first, since a blurred image hides more."""
     one_by_one = view.competition.truth == "instances"
-    tolerance = 1.0
-    drawn = pictures.layers(truth, labels, one_by_one, tolerance)
-    while len(drawn) > 0.6 * budget and tolerance < 12:
-        tolerance *= 2
-        drawn = pictures.layers(truth, labels, one_by_one, tolerance)
+    drawn = pictures.layers(truth, labels, one_by_one, round(0.6 * budget))
     uri = pictures.webp(pictures.stretched(image), view.longest, max(budget - len(drawn), budget // 3))
     return Picture(uri, drawn, _counts(truth, labels, one_by_one))
 

@@ -179,4 +179,5 @@ def _note_submissions(found: Collected, verb: str, notes: list[tuple[str, str]])
     if not found.submissions:
         notes.append(("Nothing was submitted yet:", f"./run.sh predict {verb} and ./run.sh submit {verb}"))
     elif found.log is None and all(one.scores is None for one in found.submissions):
-        notes.append(("No test score:", "the test truth is not known here, and nothing was sent to Kaggle."))
+        how = "the test truth is not known here, or submit has not run yet; and nothing was sent to Kaggle."
+        notes.append(("No test score:", how))

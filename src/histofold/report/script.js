@@ -56,9 +56,12 @@ function show(card) {
   const score = card.dataset.score === undefined ? "" : Number(card.dataset.score).toFixed(4);
   viewer.querySelector(".bar .score").textContent = score;
   viewer.querySelector(".bar .id").textContent = card.dataset.id;
-  viewer.querySelector(".bar .sub").textContent = card.querySelector(".sub").innerText.trim();
+  viewer.querySelector(".bar .sub").textContent = [...card.querySelectorAll(".sub span")].map((part) => part.textContent).join(" · ");
   viewer.querySelector(".facts").innerHTML = card.querySelector(".facts").innerHTML;
-  if (!viewer.open) viewer.showModal();
+  if (!viewer.open) {
+    viewer.showModal();
+    stage.focus();
+  }
 }
 
 function step(by) {

@@ -96,7 +96,7 @@ def cv(scores: pd.DataFrame, whose: str) -> dict[str, Any]:
 def _cell(cell: Estimate, means: Sequence[float]) -> dict[str, Any]:
     """A cell with its tint, darker for better."""
     low, high = min(means), max(means)
-    heat = 0.0 if not cell.count or high <= low else HEAT * (cell.mean - low) / (high - low)
+    heat = 0.0 if not cell.count or high <= low else HEAT * (cell.mean - low) / max(high - low, 0.1)
     title = f"{cell.count} samples"
     if cell.low is not None and cell.high is not None:
         title += f", 95 % interval {cell.low:.3f} – {cell.high:.3f}"
@@ -125,7 +125,12 @@ def tuning(ensemble: Ensemble | None, histogram: NDArray[np.int64], threshold: f
         chosen = ensemble.record.get("threshold") if ensemble else None
         figures.append(plots.threshold(curve, chosen))
     elif result:
-        figures.append(plots.pooled_threshold(stats.dice_by_threshold(histogram), threshold))
+        curve = stats.dice_by_threshold(histogram)
+        # Where instances are decoded there is no single threshold to mark.
+        decoded = ensemble is not None and ensemble.record.get("threshold") is None
+        figures.append(
+            plots.pooled_threshold(curve, None if decoded else threshold, "chosen" if ensemble else "untuned")
+        )
     if result:
         figures.append(plots.calibration(result))
     if not figures:

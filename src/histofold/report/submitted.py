@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from histofold.competitions.base import Competition
@@ -15,6 +16,9 @@ from histofold.report.data import Collected, Submission
 from histofold.report.gallery import Gallery
 from histofold.report.sections import Tile
 from histofold.report.stats import estimate
+
+ENOUGH = 8
+"""Samples from which on a histogram says more than a median."""
 
 
 def section(found: Collected, competition: Competition, galleries: Mapping[str, Gallery], truth: Gallery | None) -> Any:
@@ -48,7 +52,7 @@ def _one(
 ) -> dict[str, Any]:
     """One submission folder."""
     tiles = [*_scores(one, found.log), *_csv_tiles(one.csv, competition)]
-    tiles += _origin(one.provenance)
+    tiles += [*_likeness(gallery, truth), *_origin(one.provenance)]
     items = gallery.items if gallery else []
     return {
         "name": one.name,
@@ -132,9 +136,21 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     return [(prefix, _text(value))]
 
 
+def _likeness(gallery: Gallery | None, truth: Gallery | None) -> list[Tile]:
+    """Medians of what is predicted beside those of the training truth."""
+    if gallery is None or truth is None or not gallery.predicted or not truth.truth:
+        return []
+    tiles = []
+    for key, label, unit in (("share", "Foreground, median", " %"), ("objects", "Objects, median", "")):
+        if key in gallery.predicted[0] and key in truth.truth[0]:
+            own, known = (float(np.median(_column(rows, key))) for rows in (gallery.predicted, truth.truth))
+            tiles.append(Tile(label, f"{own:.3g}{unit}", f"training truth {known:.3g}{unit}"))
+    return tiles
+
+
 def _figures(gallery: Gallery | None, truth: Gallery | None) -> list[plots.Figure]:
     """Does the submission look like the training truth? The same quantity of both, as histograms."""
-    if gallery is None or truth is None or not gallery.predicted or not truth.truth:
+    if gallery is None or truth is None or min(len(gallery.predicted), len(truth.truth)) < ENOUGH:
         return []
     figures = [
         plots.distributions(

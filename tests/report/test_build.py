@@ -1,0 +1,196 @@
+"""The page as text: what it says, what it leaves out, and that data cannot become markup."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from histofold.competitions.base import Competition, Sample
+from histofold.errors import DataError
+from histofold.inference.bandfile import BandFileWriter
+from histofold.report.run import build
+from histofold.targets.base import Band
+
+Places = tuple[Path, Path]
+
+
+class Tags(HTMLParser):
+    """Counts tags and checks that they nest."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.names: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+        self.links += [value or "" for key, value in attrs if key in ("src", "href", "action", "data", "poster")]
+        if tag not in ("meta", "link", "img", "input", "br", "wbr"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open.pop() == tag
+
+
+def read(path: Path) -> tuple[str, Tags]:
+    text = path.read_text(encoding="utf-8")
+    tags = Tags()
+    tags.feed(text)
+    assert not tags.open
+    return text, tags
+
+
+def test_the_whole_page(competition: Competition, full: Places, nasty: str) -> None:
+    path = build(competition, *full, workers=1)
+    assert path == full[1] / "invented" / "duo" / "report.html"
+    text, tags = read(path)
+    for anchor in ("summary", "runs", "curves", "cv", "threshold", "members", "gallery", "submitted"):
+        assert f'id="{anchor}"' in text
+    assert tags.names.count("li") >= 12 + 4, "a card for each sample"
+    assert "Ensemble duo" in text
+    assert "0.71" in text
+    assert "c0ffee" in text
+    assert "What this page cannot show" not in text
+
+
+def test_nothing_is_loaded_from_outside(competition: Competition, full: Places) -> None:
+    text, tags = read(build(competition, *full, workers=1))
+    assert all(link.startswith(("data:", "#")) for link in tags.links)
+    assert not re.search(r"@import|url\((?!['\"]?data:)", text)
+    assert "default-src 'none'" in text
+
+
+def test_data_stays_text(competition: Competition, full: Places, nasty: str) -> None:
+    text, tags = read(build(competition, *full, workers=1))
+    assert nasty not in text
+    assert "&lt;script&gt;alert" in text
+    assert tags.names.count("script") == 1
+    assert "<img src=x" not in text
+    assert "&lt;img src=x" in text
+
+
+def test_numbers_agree_with_the_files(competition: Competition, full: Places) -> None:
+    scores = pd.read_csv(full[0] / "invented" / "ensembles" / "duo.csv")
+    text, _ = read(build(competition, *full, workers=1))
+    assert f"<b>{scores['score'].mean():.4f}</b>" in text
+    shown = [float(value) for value in re.findall(r'data-fold="[01]".*?data-score="([0-9.]+)"', text, re.S)]
+    assert shown == sorted(scores["score"])
+
+
+def test_without_an_ensemble_it_shows_the_best_run_and_says_so(
+    competition: Competition, places: Places, write: Callable[..., pd.DataFrame]
+) -> None:
+    write(places[0], "first", 0)
+    write(places[0], "second", 3)
+    path = build(competition, *places, workers=1)
+    assert path == places[0] / "invented" / "report.html"
+    text, _ = read(path)
+    assert "There is no ensemble yet" in text
+    assert "Best run: first" in text
+    assert "Nothing was submitted yet" in text
+    assert 'id="gallery"' in text
+    assert 'id="members"' not in text
+    assert 'id="submitted"' not in text
+
+
+def test_with_nothing_at_all_it_says_what_to_do(competition: Competition, places: Places) -> None:
+    text, _ = read(build(competition, *places, workers=1))
+    assert "No fold is scored yet" in text
+    assert "./run.sh train competition=invented" in text
+
+
+def test_a_run_that_is_still_training(competition: Competition, places: Places) -> None:
+    folder = places[0] / "invented" / "young" / "fold0"
+    folder.mkdir(parents=True)
+    (folder / "metrics.csv").write_text("epoch,step,lr,loss,score\n1,10,0.1,0.9,\n")
+    text, _ = read(build(competition, *places, workers=1))
+    assert 'id="curves"' in text
+    assert 'id="runs"' not in text
+
+
+def test_a_partial_cv_is_called_partial(
+    competition: Competition,
+    places: Places,
+    write: Callable[..., pd.DataFrame],
+    ensemble: Callable[..., dict[str, Any]],
+) -> None:
+    scores = write(places[0], "first", 0, folds=(1,))
+    members = [{"run": "first", "weight": 1.0}]
+    ensemble(places[0], scores, partial=True, folds=[1], members=members, instances=None, threshold=0.4)
+    text, _ = read(build(competition, *places, workers=1))
+    assert "a partial CV" in text
+    assert "The CV is partial" in text
+    assert "0.400" in text, "the threshold"
+
+
+def test_predictions_that_are_gone_are_named(competition: Competition, full: Places) -> None:
+    for run in ("first", "second"):
+        (full[0] / "invented" / run / "fold0" / "predictions" / "train_00.tif").unlink()
+    text, _ = read(build(competition, *full, workers=1))
+    assert "Predictions are gone" in text
+    assert "train_00" in text
+
+
+def test_a_broken_prediction_is_named_and_the_others_are_shown(competition: Competition, full: Places) -> None:
+    (full[0] / "invented" / "first" / "fold0" / "predictions" / "train_01.tif").write_bytes(b"no TIFF")
+    text, _ = read(build(competition, *full, workers=1))
+    assert "Not readable" in text
+    assert 'data-id="train_01"' not in text
+    assert 'data-id="train_02"' in text
+
+
+def test_an_unknown_name_is_refused(competition: Competition, full: Places) -> None:
+    with pytest.raises(DataError, match="no ensemble 'trio'; found duo"):
+        build(competition, *full, name="trio", workers=1)
+
+
+def test_a_broken_table_is_named(competition: Competition, full: Places) -> None:
+    (full[0] / "invented" / "first" / "fold0" / "scores.csv").write_text("id,score\n1,2\n")
+    with pytest.raises(DataError, match=r"fold0/scores\.csv: column 'sample_id' is missing"):
+        build(competition, *full, workers=1)
+
+
+def test_the_limit_is_kept_and_told(competition: Competition, full: Places) -> None:
+    text, _ = read(build(competition, *full, workers=1, limit=4))
+    assert "4 of 12 samples" in text
+    assert len(re.findall(r'data-fold="[01]"', text)) == 4
+
+
+@pytest.mark.slow
+def test_hundreds_of_heavy_images_stay_below_15_megabytes(
+    competition: Competition, places: Places, monkeypatch: pytest.MonkeyPatch, ensemble: Callable[..., dict[str, Any]]
+) -> None:
+    """Noise is the worst that an encoder can meet; hundreds of small objects the worst for outlines."""
+    random = np.random.default_rng(0)
+    samples = [Sample(f"n{i:03}", "train", 320, 320, f"g{i}", "noise") for i in range(260)]
+    noise = random.integers(0, 256, (320, 320, 3), dtype=np.uint8)
+    y, x = np.mgrid[:320, :320]
+    labels = np.where(((y % 16) - 8) ** 2 + ((x % 16) - 8) ** 2 < 36, (y // 16) * 20 + x // 16 + 1, 0).astype(np.int32)
+    monkeypatch.setattr(type(competition), "samples", lambda self: samples)
+    monkeypatch.setattr(type(competition), "image", lambda self, name: noise)
+    monkeypatch.setattr(type(competition), "labels", lambda self, name: np.roll(labels, 3, axis=1))
+    folder = places[0] / "invented" / "first" / "fold0"
+    path = folder / "predictions" / "n000.tif"
+    with BandFileWriter(path, (Band("foreground", 0.0, 1.0),), 320, 320) as writer:
+        writer.write_rows(0, np.where(labels > 0, 230, 10).astype(np.uint8)[None])
+    for sample in samples[1:]:
+        (folder / "predictions" / f"{sample.sample_id}.tif").hardlink_to(path)
+    columns = {"sample_id": [s.sample_id for s in samples], "fold": 0, "stratum": "noise", "group": "", "score": 0.5}
+    scores = pd.DataFrame(columns)
+    scores.to_csv(folder / "scores.csv", index=False)
+    ensemble(places[0], scores, members=[{"run": "first", "weight": 1.0}])
+    page = build(competition, *places, workers=1)
+    assert 3e6 < page.stat().st_size < 15e6
+    assert page.read_text(encoding="utf-8").count('class="card"') == 240

@@ -1,0 +1,118 @@
+"""The report's numbers against plain recomputation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from histofold.report.data import Fold, Run
+from histofold.report.sections import repeats
+from histofold.report.stats import correlation, cv_table, dice_by_threshold, estimate, leaderboard, reliability
+
+
+def table(scores: list[float], fold: int = 0, stratum: str = "s", groups: list[str] | None = None) -> pd.DataFrame:
+    names = [f"f{fold}_{stratum}_{i}" for i in range(len(scores))]
+    columns = {"sample_id": names, "fold": fold, "stratum": stratum, "group": groups or names, "score": scores}
+    return pd.DataFrame(columns)
+
+
+def run(name: str, scores: list[float], seed: int = 0, model: str = "unet") -> Run:
+    config = {"model": {"name": model, "encoder": "resnet18"}, "target": {"name": "border"}, "seed": seed}
+    from pathlib import Path
+
+    return Run(name, [Fold(0, Path(), None, table(scores))], config)
+
+
+def test_estimate_has_an_interval_only_with_enough_groups() -> None:
+    value = estimate(table([0.2, 0.4, 0.6, 0.8]))
+    assert value.mean == pytest.approx(0.5)
+    assert value.count == 4
+    assert value.low is not None
+    assert value.high is not None
+    assert value.low < 0.5 < value.high
+    assert estimate(table([0.2, 0.8], groups=["a", "b"])).low is None
+    assert estimate(table([0.2, 0.4, 0.6, 0.8], groups=["a", "a", "b", "b"])).low is None
+
+
+def test_groups_widen_the_interval() -> None:
+    scores = [0.1] * 10 + [0.5] * 10 + [0.9] * 10
+    single = estimate(table(scores))
+    grouped = estimate(table(scores, groups=["a"] * 10 + ["b"] * 10 + ["c"] * 10))
+    assert single.low is not None
+    assert single.high is not None
+    assert grouped.low is not None
+    assert grouped.high is not None
+    assert grouped.high - grouped.low > 1.5 * (single.high - single.low)
+
+
+def test_samples_without_a_group_are_their_own() -> None:
+    assert estimate(table([0.1, 0.5, 0.9], groups=["", "", ""])).low is not None
+
+
+def test_cv_table_has_margins() -> None:
+    scores = pd.concat([table([0.2, 0.4], 0, "a"), table([0.6], 1, "a"), table([1.0], 1, "b")])
+    found = cv_table(scores)
+    assert found.folds == [0, 1]
+    assert [name for name, _, _ in found.rows] == ["a", "b", "all"]
+    name, cells, _whole = found.rows[0]
+    assert (name, cells[0].mean, cells[1].count) == ("a", pytest.approx(0.3), 1)
+    assert found.rows[1][1][0].count == 0
+    assert found.rows[2][2].mean == pytest.approx(0.55)
+
+
+def test_cv_table_of_one_stratum_says_all_once() -> None:
+    assert [name for name, _, _ in cv_table(table([0.2, 0.4])).rows] == ["all"]
+
+
+def test_leaderboard_is_sorted_and_describes() -> None:
+    lines = leaderboard([run("worse", [0.1, 0.2, 0.3]), run("better", [0.7, 0.8, 0.9])])
+    assert [line.name for line in lines] == ["better", "worse"]
+    assert lines[0].text == "unet · resnet18 → border"
+
+
+def test_repeats_differ_in_seed_only() -> None:
+    found = repeats([run("a", [0.4, 0.4]), run("b", [0.6, 0.6], seed=1), run("c", [0.9, 0.9], model="fullnet")])
+    assert len(found) == 1
+    assert found[0]["names"] == ["a", "b"]
+    assert found[0]["mean"] == pytest.approx(0.5)
+    assert found[0]["spread"] == pytest.approx(np.std([0.4, 0.6], ddof=1))
+
+
+def test_reliability_of_calibrated_levels_is_near_the_diagonal() -> None:
+    random = np.random.default_rng(0)
+    levels = random.integers(0, 256, 400_000)
+    truth = random.random(len(levels)) < levels / 255
+    histogram = np.stack([np.bincount(levels[~truth], minlength=256), np.bincount(levels[truth], minlength=256)])
+    found = reliability(histogram)
+    assert found is not None
+    assert found.error < 0.01
+    assert sum(found.pixels) == len(levels)
+    np.testing.assert_allclose(found.predicted, found.observed, atol=0.02)
+
+
+def test_reliability_sees_too_much_confidence() -> None:
+    histogram = np.zeros((2, 256), np.int64)
+    histogram[0, 255], histogram[1, 255] = 50, 50
+    found = reliability(histogram)
+    assert found is not None
+    assert found.observed == [0.5]
+    assert found.error == pytest.approx(0.5)
+    assert reliability(np.zeros((2, 256), np.int64)) is None
+
+
+def test_dice_by_threshold_equals_pixels() -> None:
+    random = np.random.default_rng(1)
+    levels, truth = random.integers(0, 256, 5000), random.random(5000) < 0.3
+    histogram = np.stack([np.bincount(levels[~truth], minlength=256), np.bincount(levels[truth], minlength=256)])
+    for threshold, dice in dice_by_threshold(histogram)[::50]:
+        predicted = levels >= round(threshold * 255)
+        assert dice == pytest.approx(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()))
+
+
+def test_correlation_uses_common_samples() -> None:
+    found = correlation([run("a", [0.1, 0.2, 0.3, 0.4, 0.5]), run("b", [0.5, 0.4, 0.3, 0.2, 0.1])])
+    assert found is not None
+    assert found[0] == ["a", "b"]
+    assert found[1][0, 1] == pytest.approx(-1)
+    assert correlation([run("a", [0.1, 0.2, 0.3, 0.4, 0.5])]) is None
