@@ -1,0 +1,98 @@
+"""The plan: it counts what is then done, and holds what is then needed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from histofold import limits
+from histofold.errors import ResourceError
+from histofold.inference import planning
+from histofold.inference.predict import predict_array
+from histofold.inference.stream import Settings
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 30), (64, 64), (65, 200), (300, 129)])
+def test_tiles_are_counted_as_they_are_cut(kit: Any, height: int, width: int) -> None:
+    network = kit.PixelNet()
+    chosen = Settings(tile=64, step=0.6, margin=8, batch=5, device="cpu")
+    predict_array(kit.tissue(height, width), [kit.member(network)], None, chosen)
+    counted = planning.tile_count((height, width), [kit.member(network)], chosen)
+    assert counted == sum(shape[0] for shape in network.seen)
+
+
+def test_plan_grows_with_the_work(kit: Any) -> None:
+    members = [kit.member(kit.WideNet())]
+    chosen = Settings(tile=64, batch=4, device="cpu")
+    one = planning.plan([(4000, 3000)], 1.0, members, chosen, sparse=True)
+    two = planning.plan([(4000, 3000)] * 2, 1.0, members, chosen, sparse=True)
+    reduced = planning.plan([(4000, 3000)], 4.0, members, chosen, sparse=True)
+    assert two.disk == 2 * one.disk
+    assert one.disk == pytest.approx(16 * reduced.disk, rel=0.01)
+    assert two.seconds > one.seconds
+    assert one.peak_memory > reduced.peak_memory - (1 << 26)
+
+
+def test_streaming_does_not_grow_with_height_and_images_do(kit: Any) -> None:
+    members = [kit.member(kit.WideNet())]
+    chosen = Settings(tile=64, batch=4, device="cpu")
+    low, high = (planning.streaming_bytes((h, 5000), members, chosen, whole=False) for h in (1000, 100_000))
+    assert low == high
+    low, high = (planning.streaming_bytes((h, 5000), members, chosen, whole=True) for h in (1000, 2000))
+    assert high - low == 2 * 3 * 1000 * 5000
+
+
+def test_what_does_not_fit_is_refused_with_advice(kit: Any) -> None:
+    members = [kit.member(kit.WideNet())]
+    found = planning.plan([(40_000, 40_000)], 1.0, members, Settings(tile=64, device="cpu"), sparse=True)
+    with pytest.raises(ResourceError, match=r"predict would need memory .*smaller predict\.tile"):
+        found.check(limits.Limits(memory=1000, disk=1 << 50))
+    with pytest.raises(ResourceError, match=r"predict would need time .*predict\.tta"):
+        found.check(limits.Limits(memory=1 << 50, disk=1 << 50, seconds=0.001))
+
+
+MEASURED = """
+import json, sys
+from pathlib import Path
+import numpy as np, torch
+from histofold.inference import planning
+from histofold.inference.member import Member
+from histofold.inference.predict import predict_sample
+from histofold.inference.settings import Settings
+from histofold.inference.sources import SlideSource
+from histofold.preprocess import Preprocess
+from histofold.targets.foreground import Foreground
+class Slide:
+    width = 12_000
+    def __init__(self, height): self.height = height
+    def bands(self, height, scale):
+        for top in range(0, self.height, height):
+            rows = np.empty((min(height, self.height - top), self.width, 3), np.uint8)
+            rows[:] = (200, 90, 150)
+            yield top, rows
+class Net(torch.nn.Conv2d):
+    divisor = 8
+torch.set_num_threads(1)
+member = Member(Net(3, 1, 1), Foreground(), Preprocess())
+settings = Settings(tile=128, batch=8, device="cpu")
+planning.try_out([member], settings)
+before = planning.resident_peak()
+source = SlideSource(Slide(int(sys.argv[1])))
+predict_sample(source, [member], None, settings, Path(sys.argv[2]))
+expected = planning.streaming_bytes((source.height, source.width), [member], settings, whole=False)
+print(json.dumps([planning.resident_peak() - before, expected]))
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_depend_on_height_and_stays_within_the_plan(kit: Any, tmp_path: Any) -> None:
+    found = []
+    for height in (1000, 4000):
+        done = kit.run_python(MEASURED, str(height), str(tmp_path / "a.tif"))
+        assert done.returncode == 0, done.stderr
+        more, expected = json.loads(done.stdout)
+        assert more <= expected
+        found.append(more)
+    assert found[1] <= 1.1 * found[0] + (8 << 20)
