@@ -6,6 +6,6 @@
             ...
 """
 
-from histofold.slides.slide import Slide, open, thumbnail
+from histofold.slides.slide import Slide, open, thumbnail  # noqa: A004  (slides.open is what it is)
 
 __all__ = ["Slide", "open", "thumbnail"]

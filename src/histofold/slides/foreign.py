@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histofold.errors import DataError
-from histofold.slides.source import Layout, Level
+from histofold.slides.layout import Layout, Level
 
 ENDINGS = {".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi"}
 """File name endings that are opened with openslide and not as plain TIFF."""
@@ -45,14 +45,14 @@ def read_layout(path: Path) -> Layout:
     with _openslide(path) as slide:
         width, height = slide.dimensions
         rows = int(slide.properties.get("openslide.level[0].tile-height", 256))
-        levels = [Level(1, height, width, rows, False)]
+        levels = [Level(0, 1, height, width, rows)]
         for number in range(1, slide.level_count):
             level_width, level_height = slide.level_dimensions[number]
             factor = round(slide.level_downsamples[number])
             rows = int(slide.properties.get(f"openslide.level[{number}].tile-height", 256))
             if abs(width / factor - level_width) < 1 and abs(height / factor - level_height) < 1:
-                levels.append(Level(factor, level_height, level_width, rows, False, number))
-    return Layout((), "uint8", 255, tuple(levels))
+                levels.append(Level(number, factor, level_height, level_width, rows))
+    return Layout("uint8", 255, tuple(levels))
 
 
 class OpenslideSource:
@@ -71,14 +71,13 @@ class OpenslideSource:
         """
         import openslide
 
-        factor, number = self._level.factor, max(self._level.number, 0)
+        factor, number = self._level.factor, self._level.number
         try:
             region = self._slide.read_region((x * factor, y * factor), number, (out.shape[2], out.shape[1]))
         except openslide.OpenSlideError as error:
             raise DataError(f"{self.path}: rows {y} to {y + out.shape[1]} cannot be decoded ({error})") from error
         pixels = np.asarray(region)
         alpha = pixels[:, :, 3:].astype(np.uint16)
-        # openslide gives alpha-premultiplied colours undone: only full and no coverage occur in practice.
         blended = (pixels[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255
         out[:] = blended.astype(np.uint8).transpose(2, 0, 1)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import queue
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,9 +20,10 @@ from numpy.typing import NDArray
 
 from histofold import parallel
 from histofold.errors import ConfigError, DataError
-from histofold.slides import foreign
+from histofold.slides import foreign, pyramid
+from histofold.slides.layout import Layout, Level, read_layout
 from histofold.slides.reduce import Axis, Reducer
-from histofold.slides.source import Layout, Level, Source, TiffSource, read_layout
+from histofold.slides.source import Source, TiffSource
 from histofold.tiles.grid import rational, reduced
 
 CHUNK_BYTES = 12 << 20
@@ -44,12 +47,15 @@ class Slide:
         self._layout, self._make = _open_file(self.path)
         self.height = self._layout.levels[0].height
         self.width = self._layout.levels[0].width
+        self._faithful: dict[int, bool] = {}
         self._handles = {level.number: Handles(self._opener(level)) for level in self._layout.levels}
 
     def __enter__(self) -> Slide:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -57,6 +63,11 @@ class Slide:
 
     def __repr__(self) -> str:
         return f"Slide({str(self.path)!r}, height={self.height}, width={self.width})"
+
+    @property
+    def factors(self) -> list[int]:
+        """Reductions that the file holds: 1, then those of its pyramid."""
+        return [level.factor for level in self._layout.levels]
 
     def close(self) -> None:
         """Close all handles; the slide opens again when it is read."""
@@ -109,20 +120,58 @@ class Slide:
                 parts = deque([held[step:]])
                 first, count = first + step, count - step
 
+    def memory(self, height: int) -> int:
+        """Bytes that `bands(height)` holds at once, roughly: chunks being decoded, and a band at full size."""
+        level = self._layout.levels[0]
+        row = 3 * self.width * np.dtype(self._layout.kind).itemsize
+        chunk = min(_chunk_rows(level.block_rows, row), self.height) * row
+        # GDAL holds the compressed block and its decoded copy besides our own buffers.
+        return chunk * (self.threads + 2) + 2 * level.block_rows * row + 3 * height * self.width
+
     def _rows(self, rows: tuple[int, int], columns: tuple[int, int], scale: float) -> Iterator[Image]:
         """Reduced rows of a window in pieces, top to bottom."""
         exact = rational(scale)
-        level = self._level(exact)
-        axis_y, top, bottom = _axis(rows, level.height, level.factor, exact)
-        axis_x, left, right = _axis(columns, level.width, level.factor, exact)
-        reducer = Reducer(axis_y, axis_x, right - left, 3, self._layout.ceiling)
-        for chunk in self._chunks(level, (top, bottom), (left, right)):
+        return self._level_rows(self._level(exact, rows, columns), rows, columns, exact)
+
+    def _level_rows(
+        self, level: Level, rows: tuple[int, int], columns: tuple[int, int], exact: Fraction
+    ) -> Iterator[Image]:
+        scale = exact / level.factor
+        top, left = rows[0] // level.factor, columns[0] // level.factor
+        axis_y, axis_x = (
+            Axis.of(Fraction(length, level.factor), available, scale, math.ceil(length / exact))
+            for length, available in ((rows[1], level.height - top), (columns[1], level.width - left))
+        )
+        reducer = Reducer(axis_y, axis_x, axis_x.pixels, 3, self._layout.ceiling)
+        for chunk in self._chunks(level, (top, top + axis_y.pixels), (left, left + axis_x.pixels)):
             done = reducer.push(chunk)
             if len(done):
                 yield done
 
-    def _level(self, scale: Fraction) -> Level:
-        return self._layout.levels[0]
+    def _level(self, scale: Fraction, rows: tuple[int, int], columns: tuple[int, int]) -> Level:
+        """The smallest resolution whose pixels fit into the wanted ones and are averages of the full size.
+
+        Its factor has to divide the scale and the borders of the window, so that no pixel of the level is split, as
+        its inside is not known any more. So the result is that of the full size but for the level's own roundings.
+        """
+        full, *levels = self._layout.levels
+        for level in reversed(levels):
+            factor = level.factor
+            fits = (scale / factor).denominator == 1 and all(
+                start % factor == 0 and (length % factor == 0 or start + length == side)
+                for (start, length), side in ((rows, self.height), (columns, self.width))
+            )
+            if fits and self._is_faithful(level, full):
+                return level
+        return full
+
+    def _is_faithful(self, level: Level, full: Level) -> bool:
+        if level.number not in self._faithful:
+            self._faithful[level.number] = pyramid.faithful(level, full, self._read_level)
+        return self._faithful[level.number]
+
+    def _read_level(self, level: Level, y: int, x: int, height: int, width: int, scale: int) -> Image:
+        return np.concatenate(list(self._level_rows(level, (y, height), (x, width), Fraction(scale))))
 
     def _chunks(self, level: Level, rows: tuple[int, int], columns: tuple[int, int]) -> Iterator[NDArray[Any]]:
         """Planes (3, n, columns) of a window in pieces that end where blocks end; read ahead by threads."""
@@ -147,7 +196,7 @@ class Slide:
         waiting: deque[tuple[Future[NDArray[Any]], NDArray[Any]]] = deque()
         with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
             try:
-                for first, last in zip(edges[:-1], edges[1:], strict=True):
+                for first, last in pairwise(edges):
                     if not buffers:
                         future, buffer = waiting.popleft()
                         yield future.result()
@@ -169,10 +218,14 @@ class Handles:
     def __init__(self, make: Callable[[], Source]) -> None:
         self._make = make
         self._free: queue.LifoQueue[Source] = queue.LifoQueue()
+        self._process = os.getpid()
 
     @contextmanager
     def borrow(self) -> Iterator[Source]:
         """A handle that nobody else uses inside this block."""
+        if self._process != os.getpid():
+            # After a fork the parent's handles share file positions with ours: leave them alone.
+            self._free, self._process = queue.LifoQueue(), os.getpid()
         try:
             source = self._free.get_nowait()
         except queue.Empty:
@@ -196,13 +249,7 @@ def _open_file(path: Path) -> tuple[Layout, Callable[[Level], Source]]:
         layout = foreign.read_layout(path)
         return layout, lambda level: foreign.OpenslideSource(path, level)
     layout = read_layout(path)
-    return layout, lambda level: TiffSource(path, layout, level)
-
-
-def _axis(window: tuple[int, int], available: int, factor: int, scale: Fraction) -> tuple[Axis, int, int]:
-    start, length = window
-    size = math.ceil(length / scale)
-    return Axis.of(Fraction(start, factor), Fraction(length, factor), available, scale / factor, size)
+    return layout, lambda level: TiffSource(path, level)
 
 
 def _chunk_rows(block_rows: int, row_bytes: int) -> int:
@@ -210,7 +257,7 @@ def _chunk_rows(block_rows: int, row_bytes: int) -> int:
     return block_rows * max(1, CHUNK_BYTES // (row_bytes * block_rows))
 
 
-def open(path: Path | str, threads: int | None = None) -> Slide:
+def open(path: Path | str, threads: int | None = None) -> Slide:  # noqa: A001  (slides.open is what it is)
     """Open a slide of any TIFF layout, or of any format that openslide reads.
 
     Args:
@@ -224,10 +271,12 @@ def open(path: Path | str, threads: int | None = None) -> Slide:
 
 
 def thumbnail(path: Path | str, longest: int = 1024) -> tuple[Image, float]:
-    """A whole slide at the smallest whole reduction that brings its longer side to at most `longest` pixels.
+    """A whole slide, its longer side at most `longest` pixels; the smallest whole reduction that a pyramid can serve.
 
     Gives (H, W, 3) uint8 RGB and the reduction.
     """
     with open(path) as slide:
-        scale = float(-(-max(slide.height, slide.width) // longest))
-        return slide.window(0, 0, slide.height, slide.width, scale), scale
+        scale = -(-max(slide.height, slide.width) // longest)
+        step = max(factor for factor in slide.factors if factor <= scale)
+        scale = -(-scale // step) * step
+        return slide.window(0, 0, slide.height, slide.width, scale), float(scale)
