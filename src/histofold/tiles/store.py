@@ -44,8 +44,8 @@ COLUMNS = {
 """Columns of tiles.parquet.
 
 `index` is the position in the sample's arrays (0 for whole images); y, x, height, width are in pixels of the full-size
-image; valid_height and valid_width are the rows and columns of the stored array that lie on the image, the rest repeats
-its edge; tissue and foreground are shares 0..1 of the valid pixels; weight multiplies the chance to be drawn in training.
+image; valid_height and valid_width are the rows and columns of the stored array that lie on the image, the rest
+repeats its edge; tissue and foreground are shares 0..1 of the valid pixels; weight multiplies the chance to be drawn.
 """
 
 
@@ -130,7 +130,8 @@ class Store:
             raise DataError(f"{folder}: the store {state}; run `./run.sh prepare` with the same settings")
         content = files.read_json(folder / "recipe.json")
         if not isinstance(content, dict) or content.get("version") != VERSION:
-            raise DataError(f"{folder / 'recipe.json'}: not a store of version {VERSION}; run prepare with prepare.force=true")
+            path = folder / "recipe.json"
+            raise DataError(f"{path}: not a store of version {VERSION}; run prepare with prepare.force=true")
         tiles = pd.read_parquet(folder / "tiles.parquet")
         return cls(folder, Recipe.from_dict(content["settings"]), str(content["fingerprint"]), tiles)
 

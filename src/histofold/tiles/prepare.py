@@ -1,0 +1,187 @@
+"""Raw samples → the store: in parallel, each sample once, whole or not at all, and nothing again that is still true."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from histofold import files, parallel
+from histofold.competitions.base import Competition
+from histofold.errors import DataError, HistofoldError
+from histofold.tiles import records
+from histofold.tiles.making import make_sample, wanted
+from histofold.tiles.planning import plan
+from histofold.tiles.store import COLUMNS, VERSION, Recipe
+
+__all__ = ["PrepareReport", "plan", "prepare"]
+
+@dataclass
+class PrepareReport:
+    """What `prepare` did.
+
+    Attributes:
+        folder: the store.
+        made, kept: samples made now, and those that were still true.
+        others: samples of other shards that are not finished yet.
+        tiles: rows of the table, so far.
+        seconds: wall time.
+        note: why samples were made again, or that nothing was to do.
+        counts: sums over the samples, see `Record.counts`.
+    """
+
+    folder: Path
+    made: int = 0
+    kept: int = 0
+    others: int = 0
+    tiles: int = 0
+    seconds: float = 0.0
+    note: str = ""
+    counts: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the truth's area that lies in kept tiles of the grid; None without truth or grid."""
+        return _share(self.counts, "area")
+
+    @property
+    def object_recall(self) -> float | None:
+        """Share of the truth's objects whose centre lies in a kept tile of a grid; None without truth."""
+        return _share(self.counts, "objects")
+
+    def __str__(self) -> str:
+        text = f"{self.folder}: {self.made} made, {self.kept} kept, {self.tiles} tiles, {self.seconds:.1f} s"
+        if self.counts.get("looked_at"):
+            text += f"; {self.counts['kept']} of {self.counts['looked_at']} tiles have tissue"
+        if self.recall is not None:
+            text += f" and hold {self.recall:.2%} of the truth's area"
+        if self.object_recall is not None:
+            text += f" and {self.counts['objects_kept']} of {self.counts['objects']} objects"
+        if self.others:
+            text += f"; {self.others} samples of other shards are not finished, the store opens when they are"
+        return f"{text}; {self.note}" if self.note else text
+
+
+def _share(counts: dict[str, int], name: str) -> float | None:
+    total = counts.get(name, 0)
+    return counts[f"{name}_kept"] / total if total else None
+
+
+def prepare(
+    competition: Competition,
+    recipe: Recipe,
+    folder: Path,
+    workers: int = 0,
+    shard: tuple[int, int] | None = None,
+    force: bool = False,
+) -> PrepareReport:
+    """Make the store of a competition in `folder`, or what of it is missing or no longer true.
+
+    Args:
+        competition: where samples and truth come from; slides are cut into tiles (training slides only), images are
+            stored whole (every one whose truth is known).
+        recipe: how.
+        folder: of the store, `input/prepared/<competition>/<recipe.name>`.
+        workers: processes; 0 means one for each core.
+        shard: (i, n): only every n-th sample from the i-th on; the last shard to finish writes the table.
+        force: make everything again.
+
+    Raises:
+        ConfigError: the recipe does not fit the competition.
+        DataError: samples failed; the others are finished and kept.
+    """
+    begin = time.monotonic()
+    everyone = wanted(competition, recipe)
+    chosen = everyone if shard is None else everyone[shard[0] :: shard[1]]
+    states = {sample_id: _state(competition, recipe, folder, sample_id) for sample_id in everyone}
+    todo = [sample_id for sample_id in chosen if force or states[sample_id] != "true"]
+    report = PrepareReport(folder, made=len(todo), kept=len(chosen) - len(todo), note=_note(todo, states, force))
+    if todo:
+        (folder / "tiles.parquet").unlink(missing_ok=True)
+        failed = _make_all(competition, recipe, folder, todo, workers)
+        if failed:
+            raise _failure(failed, len(chosen))
+    report.others = sum(states[sample_id] != "true" for sample_id in set(everyone) - set(chosen))
+    found = {key: record for key in everyone if (record := records.read_record(folder, key)) is not None}
+    if not report.others:
+        _write_table(folder, recipe, [found[sample_id] for sample_id in everyone], bool(todo))
+    mine = [found[sample_id] for sample_id in chosen]
+    report.tiles = sum(len(record.rows) for record in mine)
+    for record in mine:
+        for name, count in record.counts.items():
+            report.counts[name] = report.counts.get(name, 0) + count
+    report.seconds = time.monotonic() - begin
+    return report
+
+
+def _state(competition: Competition, recipe: Recipe, folder: Path, sample_id: str) -> str:
+    """`true`, or why a sample has to be made: `new`, `settings`, `inputs`."""
+    record = records.read_record(folder, sample_id)
+    if record is None:
+        return "new"
+    if record.settings != records.settings_digest(recipe):
+        return "settings"
+    if record.inputs != records.inputs_digest(competition, sample_id):
+        return "inputs"
+    arrays = all((folder / part / f"{sample_id}.npy").is_file() for part in ("pixels", "masks"))
+    return "true" if arrays or not record.rows else "new"
+
+
+def _note(todo: Sequence[str], states: dict[str, str], force: bool) -> str:
+    if force:
+        return "made anew as asked (prepare.force)"
+    if not todo:
+        return "nothing to do, inputs and settings are as before"
+    reasons = [states[sample_id] for sample_id in todo]
+    parts = []
+    if "settings" in reasons:
+        parts.append("the settings of this store have changed")
+    if "inputs" in reasons:
+        changed = [sample_id for sample_id in todo if states[sample_id] == "inputs"]
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        parts.append(f"inputs have changed: {', '.join(changed[:3])}{more}")
+    return "; ".join(parts)
+
+
+def _make_all(
+    competition: Competition, recipe: Recipe, folder: Path, todo: list[str], workers: int
+) -> dict[str, Exception]:
+    """Make samples in processes; gives the errors of those that failed."""
+    count = min(workers or parallel.cores(), len(todo))
+    threads = max(1, parallel.cores() // count)
+    make = partial(make_sample, competition, recipe, folder, threads)
+    failed = {}
+    for sample_id, result in parallel.each(make, todo, workers, text="prepare"):
+        if isinstance(result, Exception):
+            failed[sample_id] = result
+    return failed
+
+
+def _failure(failed: dict[str, Exception], total: int) -> Exception:
+    """One error for all samples that failed; unforeseen ones keep their traceback."""
+    for error in failed.values():
+        if not isinstance(error, HistofoldError):
+            return error
+    first = next(iter(sorted(failed)))
+    if len(failed) == 1:
+        error = failed[first]
+        return type(error)(f"{error} (the other {total - 1} samples are finished and kept)") if total > 1 else error
+    messages = "; ".join(str(failed[key]) for key in sorted(failed)[:3])
+    return DataError(f"{len(failed)} of {total} samples failed, the others are finished and kept: {messages}")
+
+
+def _write_table(folder: Path, recipe: Recipe, done: list[records.Record], fresh: bool) -> None:
+    """Write tiles.parquet and recipe.json from the records of all samples."""
+    if not fresh and (folder / "tiles.parquet").is_file() and (folder / "recipe.json").is_file():
+        return
+    rows = [row for record in done for row in record.rows]
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
+    with files.atomic(folder / "tiles.parquet") as temporary:
+        table.to_parquet(temporary, index=False)
+    fingerprint = files.digest([records.settings_digest(recipe), [[each.sample_id, each.content] for each in done]])
+    content = {"version": VERSION, "settings": recipe.to_dict(), "fingerprint": fingerprint, "samples": len(done)}
+    files.write_json(folder / "recipe.json", content)

@@ -1,0 +1,128 @@
+"""What was made from what: one small file a sample, written last, by which a second run knows what is still true."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from histofold import files
+from histofold.competitions.base import Competition
+from histofold.errors import DataError
+from histofold.tiles.store import VERSION, Recipe
+
+PIECES = 16
+PIECE_BYTES = 64 << 10
+"""A large file is known by its size and PIECES pieces of PIECE_BYTES, evenly spread; a small one by all its bytes."""
+
+
+@dataclass
+class Record:
+    """One finished sample.
+
+    Attributes:
+        sample_id: its name.
+        inputs: digest of names, sizes and times of the files, and of the truth's runs: cheap, compared at every run.
+        content: digest of the files' bytes, sampled for large ones: the same on every machine.
+        settings: digest of the recipe.
+        rows: of the tiles table, one list of values a row.
+        counts: tiles looked at, area and objects of the truth, and what of them lies in kept tiles.
+    """
+
+    sample_id: str
+    inputs: str
+    content: str
+    settings: str
+    rows: list[list[Any]]
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Write to `<folder>/records/<sample_id>.json`."""
+        files.write_json(record_path(folder, self.sample_id), asdict(self))
+
+
+def record_path(folder: Path, sample_id: str) -> Path:
+    """Where the record of a sample is."""
+    return folder / "records" / f"{sample_id}.json"
+
+
+def read_record(folder: Path, sample_id: str) -> Record | None:
+    """The record of a sample, None when there is none or it is of another make."""
+    path = record_path(folder, sample_id)
+    if not path.is_file():
+        return None
+    try:
+        return Record(**files.read_json(path))
+    except (DataError, TypeError):
+        return None
+
+
+def settings_digest(recipe: Recipe) -> str:
+    """Digest of everything in the settings that changes pixels."""
+    return files.digest({"version": VERSION, **recipe.to_dict()})
+
+
+def input_files(competition: Competition, sample_id: str) -> list[Path]:
+    """All files of a sample, the polygons of anatomical structures included."""
+    found = list(competition.files(sample_id))
+    anatomy = anatomy_path(competition, sample_id)
+    return [*found, anatomy] if anatomy is not None else found
+
+
+def anatomy_path(competition: Competition, sample_id: str) -> Path | None:
+    """Polygons of cortex and medulla of one slide, None where the competition has none."""
+    find = getattr(competition, "anatomy", None)
+    path: Path | None = find(sample_id) if find is not None else None
+    return path
+
+
+def inputs_digest(competition: Competition, sample_id: str) -> str:
+    """Digest of names, sizes and times of a sample's files and of its runs; reads no pixels.
+
+    Raises:
+        DataError: a file is missing.
+    """
+    stated: list[Any] = []
+    for path in input_files(competition, sample_id):
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+        stated.append([path.name, stat.st_size, stat.st_mtime_ns])
+    return files.digest([stated, runs_digest(competition, sample_id)])
+
+
+def content_digest(competition: Competition, sample_id: str) -> str:
+    """Digest of the bytes of a sample's files and of its runs."""
+    parts = [[path.name, file_digest(path)] for path in input_files(competition, sample_id)]
+    return files.digest([parts, runs_digest(competition, sample_id)])
+
+
+def runs_digest(competition: Competition, sample_id: str) -> str:
+    """Digest of a slide's truth, which is a row of a table and not a file; empty for images."""
+    if competition.kind != "slides":
+        return ""
+    mask = competition.mask(sample_id)
+    if mask is None:
+        return ""
+    starts, lengths = mask.runs
+    return hashlib.sha256(starts.tobytes() + lengths.tobytes()).hexdigest()[:16]
+
+
+def file_digest(path: Path) -> str:
+    """Digest of a file's size and bytes, of pieces of them if it is large."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as stream:
+        for offset in _pieces(size):
+            stream.seek(offset)
+            digest.update(stream.read(PIECE_BYTES))
+    return digest.hexdigest()[:16]
+
+
+def _pieces(size: int) -> Iterable[int]:
+    if size <= PIECES * PIECE_BYTES:
+        return range(0, size, PIECE_BYTES)
+    return [(size - PIECE_BYTES) * index // (PIECES - 1) for index in range(PIECES)]
