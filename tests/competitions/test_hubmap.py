@@ -13,6 +13,7 @@ from histofold import competitions
 from histofold.competitions.hubmap import INFORMATION, HubmapKidney
 from histofold.config import CompetitionConfig
 from histofold.errors import DataError
+from histofold.sample.kidney import write_tiff
 
 
 def opened(root: Path, **options: Any) -> HubmapKidney:
@@ -120,10 +121,13 @@ def test_duplicate_ids_and_missing_columns(hubmap: Path, table: Any) -> None:
         opened(hubmap).check()
 
 
-def test_truncated_tiff(hubmap: Path) -> None:
-    path = hubmap / "train" / "one.tiff"
-    path.write_bytes(path.read_bytes()[:60])
-    with pytest.raises(DataError, match=r"one\.tiff"):
+@pytest.mark.parametrize(("slide", "share"), [("one", 0.1), ("one", 0.6), ("two", 0.6), ("two", 0.95)])
+def test_truncated_tiff(hubmap: Path, slide: str, share: float) -> None:
+    path = hubmap / "train" / f"{slide}.tiff"
+    rng = np.random.default_rng(0)
+    write_tiff(path, rng.integers(0, 255, (64, 48, 3)).astype(np.uint8), "interleaved" if slide == "one" else "planar")
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(DataError, match=rf"{slide}\.tiff"):
         opened(hubmap).samples()
 
 

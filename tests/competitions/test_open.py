@@ -61,3 +61,20 @@ def test_slides_have_no_labels_and_images_no_runs(tmp_path: Path) -> None:
         competitions.open("hubmap_kidney", tmp_path).labels("x")
     with pytest.raises(NotImplementedError, match="labels"):
         competitions.open("dsb2018", tmp_path).mask("x")
+
+
+def test_a_sample_is_not_drawn_into_a_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str, folder: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("histofold.sample.draw", refuse)
+    with pytest.raises(DataError, match=r"demo_nuclei: cannot be written.*paths\.input"):
+        competitions.open("demo_nuclei", tmp_path).provide()
+
+
+def test_real_competitions_draw_nothing(tmp_path: Path) -> None:
+    for name in ("dsb2018", "hubmap_kidney", "folders"):
+        assert not competitions.open(name, tmp_path).provide()
+    assert list(tmp_path.iterdir()) == []

@@ -62,6 +62,7 @@ class Competition(ABC):
     """One competition's files, read lazily; picklable, so that worker processes can have one each.
 
     Attributes:
+        last: the file that an embedded sample writes last, so where it is the sample is whole.
         kind: `slides` (TIFFs too large for memory, read by window) or `images` (read whole).
         truth: `mask` (foreground) or `instances` (every object its own label).
         metric: name of the metric that ranks submissions, as in `histofold.metrics`.
@@ -70,6 +71,7 @@ class Competition(ABC):
     """
 
     kind: ClassVar[str]
+    last: ClassVar[str] = ""
     defaults: ClassVar[dict[str, Any]] = {}
     truth: str
     metric: str
@@ -102,8 +104,21 @@ class Competition(ABC):
         return self.place.root
 
     def provide(self) -> bool:
-        """Make what the project can make by itself (the embedded sample); True when something was made."""
-        return False
+        """Draw the embedded sample where `options.sample` names one and it is not there; True when it was drawn.
+
+        Raises:
+            DataError: the folder cannot be written.
+        """
+        name = self.settings.get("sample")
+        if not name or (self.root / self.last).is_file():
+            return False
+        from histofold import sample
+
+        try:
+            sample.draw(str(name), self.root)
+        except PermissionError as error:
+            raise DataError(f"{self.root}: cannot be written, so no sample can be drawn there; set paths.input") from error
+        return True
 
     @abstractmethod
     def check(self) -> None:

@@ -37,6 +37,7 @@ class Dsb2018(Competition):
     """
 
     kind: ClassVar[str] = "images"
+    last: ClassVar[str] = "stage1_train_labels.csv"
     defaults: ClassVar[dict[str, Any]] = {"test": "stage1", "labels": "auto", "groups": "fields", "sample": None}
 
     def __init__(self, place: Place) -> None:
@@ -48,15 +49,6 @@ class Dsb2018(Competition):
         for key, known in choices.items():
             if self.settings[key] not in known:
                 raise ConfigError(f"competition.options.{key}={self.settings[key]}: expected {', '.join(known)}")
-
-    def provide(self) -> bool:
-        """Draw the embedded sample when `options.sample` asks for it and stage1_train_labels.csv is not there."""
-        if not self.settings["sample"] or (self.root / "stage1_train_labels.csv").is_file():
-            return False
-        from histofold import sample
-
-        sample.draw(str(self.settings["sample"]), self.root)
-        return True
 
     def check(self) -> None:
         """Every training image has its file and its truth, and every id of the sample submission its image."""

@@ -35,6 +35,7 @@ class HubmapKidney(Competition):
     """
 
     kind: ClassVar[str] = "slides"
+    last: ClassVar[str] = "train.csv"
     defaults: ClassVar[dict[str, Any]] = {
         "masks": "rle",
         "truth": "hidden_truth.csv",
@@ -50,15 +51,6 @@ class HubmapKidney(Competition):
         for key, known in (("masks", ("rle", "polygons")), ("groups", ("patient", "slide"))):
             if self.settings[key] not in known:
                 raise ConfigError(f"competition.options.{key}={self.settings[key]}: expected {' or '.join(known)}")
-
-    def provide(self) -> bool:
-        """Draw the embedded sample when `options.sample` asks for it and train.csv is not there."""
-        if not self.settings["sample"] or (self.root / "train.csv").is_file():
-            return False
-        from histofold import sample
-
-        sample.draw(str(self.settings["sample"]), self.root)
-        return True
 
     def check(self) -> None:
         """Every slide of train.csv and of the sample submission is there, and every training slide has a row."""

@@ -1,0 +1,42 @@
+"""configs/competition: what a competition chooses, the command line and an experiment can still change."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from histofold import competitions
+from histofold.compose import CONFIGS, compose, load
+
+
+@pytest.mark.parametrize("name", competitions.names())
+def test_every_competition_composes_and_opens(name: str, tmp_path: Path) -> None:
+    config = load(compose([f"competition={name}"]))
+    competition = competitions.open(config.competition, tmp_path)
+    # Every option of the adapter stands in the YAML, so that the command line can set it.
+    assert set(config.competition.options) == {*type(competition).defaults, "folder"}
+    assert config.prepare.kind == ("tiles" if competition.kind == "slides" else "whole")
+    assert config.target["name"] == ("foreground" if competition.truth == "mask" else "border")
+    # Opened by name, without Hydra, it is the same.
+    assert competitions.open(name, tmp_path).settings == competition.settings
+
+
+def test_the_command_line_wins() -> None:
+    config = load(compose(["competition=dsb2018", "target=foreground", "train.crop=96", "prepare.n_folds=3"]))
+    assert (config.target["name"], config.train.crop, config.prepare.n_folds) == ("foreground", 96, 3)
+    derived = load(compose(["competition=glomeruli", "target=distance", "competition.options.stratum=null"]))
+    assert (derived.target["name"], derived.competition.options["stratum"]) == ("distance", None)
+
+
+def test_an_experiment_wins(tmp_path: Path) -> None:
+    configs = tmp_path / "configs"
+    shutil.copytree(CONFIGS, configs)
+    (configs / "experiment").mkdir(exist_ok=True)
+    (configs / "experiment" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /target: ternary\ntrain:\n  crop: 80\n"
+    )
+    for name in ("dsb2018", "glomeruli"):
+        config = load(compose([f"competition={name}", "experiment=mine"], configs))
+        assert (config.target["name"], config.train.crop) == ("ternary", 80)
