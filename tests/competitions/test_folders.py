@@ -172,6 +172,16 @@ def test_derived_types_and_groups(folder: Path, png: Any) -> None:
     assert [found[key].stratum for key in "abc"] == ["fluorescence", "fluorescence", "histology"]
 
 
+def test_derived_and_given_groups_are_joined(folder: Path, table: Any, png: Any) -> None:
+    pixels = np.random.default_rng(1).integers(0, 60, (12, 15, 3)).astype(np.uint8)
+    png(folder / "images" / "a.png", pixels)
+    png(folder / "images" / "c.png", pixels[::-1])  # the same picture, so the two given groups are one
+    table(folder / "index.csv", [["id", "group", "type"], ["a", "p", "he"], ["b", "q", ""], ["c", "q", ""]])
+    found = opened(folder, derive=True).samples()
+    assert [s.group for s in found] == ["p", "p", "p"]
+    assert [s.stratum for s in found] == ["he", "fluorescence", "fluorescence"]
+
+
 def test_label_tiffs_of_16_and_32_bits(folder: Path) -> None:
     for dtype in ("uint16", "uint32"):
         values = np.zeros((1, 12, 15), dtype)

@@ -117,7 +117,9 @@ class Competition(ABC):
         try:
             sample.draw(str(name), self.root)
         except PermissionError as error:
-            raise DataError(f"{self.root}: cannot be written, so no sample can be drawn there; set paths.input") from error
+            raise DataError(
+                f"{self.root}: cannot be written, so no sample can be drawn there; set paths.input"
+            ) from error
         return True
 
     @abstractmethod

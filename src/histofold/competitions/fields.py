@@ -89,7 +89,7 @@ def look(paths: Mapping[str, Path], join: bool = True, workers: int = 0) -> dict
             raise found
         looks[names[path]] = found
     ids = sorted(looks)
-    groups = _united(ids, links({key: looks[key] for key in ids})) if join else {key: key for key in ids}
+    groups = united(ids, links({key: looks[key] for key in ids})) if join else {key: key for key in ids}
     return {key: View(looks[key].height, looks[key].width, looks[key].kind, groups[key]) for key in ids}
 
 
@@ -188,7 +188,7 @@ def _thumbnail(pixels: NDArray[np.uint8]) -> Floats:
     return np.asarray(small / length if length > 1.0 else np.zeros_like(small), dtype=np.float32)
 
 
-def _united(ids: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+def united(ids: Sequence[str], pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     """The first id of each connected set, for every id; `ids` is sorted."""
     parent = {key: key for key in ids}
 

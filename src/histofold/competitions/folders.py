@@ -77,7 +77,7 @@ class Folders(Competition):
         truth: `instances`, or `mask` when only foreground counts.
         merged: true when labels are components of a binary mask (instance scores are then marked as such).
         metric: that ranks, by default `dsb` for instances and `dice` for masks.
-        derive: true fills a missing type and group from the pixels, as for DSB 2018.
+        derive: true fills missing types from the pixels, and joins groups whose images continue each other.
         test: another folder of test images (images/ and, where known, labels/ or `solution`).
         solution: CSV inside `test` in the format of DSB's stage1_solution.csv.
         csv: null, or `dsb2018` to write a submission in that format.
@@ -129,18 +129,7 @@ class Folders(Competition):
         self.check()
         items = sorted(self._items.values(), key=lambda item: item.sample_id)
         if self.settings["derive"]:
-            views = fields.look({item.sample_id: item.image for item in items})
-            return [
-                Sample(
-                    item.sample_id,
-                    item.split,
-                    views[item.sample_id].height,
-                    views[item.sample_id].width,
-                    item.group or views[item.sample_id].group,
-                    item.stratum or views[item.sample_id].kind,
-                )
-                for item in items
-            ]
+            return _derived(items)
         return [
             Sample(
                 item.sample_id,
@@ -213,3 +202,21 @@ class Folders(Competition):
     def _solution(self) -> RowIndex | None:
         path = (self._test_root or self.root) / str(self.settings["solution"])
         return RowIndex.of(path, COLUMNS) if path.is_file() else None
+
+
+def _derived(items: list[Item]) -> list[Sample]:
+    """Samples with types from the pixels where none is given, and groups from both the table and the pixels.
+
+    Tables of groups miss neighbours; what either of the two joins shares a fold.
+    """
+    views = fields.look({item.sample_id: item.image for item in items})
+    first: dict[str, str] = {}
+    links = [(item.sample_id, views[item.sample_id].group) for item in items]
+    links += [(item.sample_id, first.setdefault(item.group, item.sample_id)) for item in items if item.group]
+    joined = fields.united([item.sample_id for item in items], links)
+    names = {item.sample_id: item.group or item.sample_id for item in items}
+    found = []
+    for item in items:
+        view, group = views[item.sample_id], names[joined[item.sample_id]]
+        found.append(Sample(item.sample_id, item.split, view.height, view.width, group, item.stratum or view.kind))
+    return found
