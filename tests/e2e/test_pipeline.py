@@ -1,0 +1,205 @@
+"""From raw files to a valid submission, on both embedded samples."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from histofold.files import read_json
+from histofold.inference.bandfile import BandFile
+from histofold.inference.ensemble import Ensemble
+
+Said = Callable[[], str]
+
+
+@pytest.fixture(params=["nuclei", "kidney"])
+def world(request: pytest.FixtureRequest):  # noqa: ANN201  (a World of tests/e2e/conftest.py)
+    return request.getfixturevalue(request.param)
+
+
+def test_every_file_of_the_contracts_is_there(world) -> None:
+    assert list(pd.read_csv(world.prepared / "folds.csv").columns) == [
+        "sample_id", "split", "height", "width", "group", "stratum", "fold",
+    ]  # fmt: skip
+    for run in ("first", "second"):
+        for fold in (0, 1):
+            folder = world.oof / run / f"fold{fold}"
+            for name in ("config.yaml", "metrics.csv", "curves.png", "last.ckpt", "model.ckpt", "scores.csv"):
+                assert (folder / name).stat().st_size > 0, name
+            assert list((folder / "events").glob("events.*"))
+    for name in ("submission.csv", "provenance.json", "scores.csv"):
+        assert (world.submission / name).exists(), name
+
+
+def test_oof_predictions_cover_the_training_set_once_and_at_its_size(world) -> None:
+    folds = pd.read_csv(world.prepared / "folds.csv", dtype={"sample_id": str})
+    train = folds[folds["split"] == "train"]
+    for row in train.itertuples():
+        places = list((world.oof / "first").glob(f"fold*/predictions/{row.sample_id}.tif"))
+        assert [place.parent.parent.name for place in places] == [f"fold{row.fold}"]
+        with BandFile(places[0]) as file:
+            assert file.full_size == (row.height, row.width)
+            assert "foreground" in [band.name for band in file.bands]
+
+
+def test_metrics_have_a_row_an_epoch_and_a_learning_rate_that_falls(world) -> None:
+    table = pd.read_csv(world.oof / "first" / "fold0" / "metrics.csv")
+    assert table["epoch"].tolist() == [1, 2]
+    assert table["lr"].is_monotonic_decreasing
+    assert np.isfinite(table["loss"]).all()
+    assert table["score"].notna().tolist() == [True, False]  # the last epoch is scored by the OOF predictions
+
+
+def test_the_four_members_are_four_networks(world) -> None:
+    ensemble = Ensemble.read(world.oof / "ensembles" / "both.json")
+    members, weights = ensemble.load_members(world.root / "oof")
+    assert len(members) == 4
+    assert weights == [0.25] * 4
+    flat = [torch.cat([value.flatten() for value in member.network.state_dict().values()]) for member in members]
+    for one in range(4):
+        for other in range(one):
+            assert not torch.equal(flat[one], flat[other])
+
+
+def test_the_ensembles_numbers_agree_with_its_table(world) -> None:
+    ensemble = Ensemble.read(world.oof / "ensembles" / "both.json")
+    table = pd.read_csv(world.oof / "ensembles" / "both.csv")
+    assert not ensemble.partial
+    assert ensemble.score["cross_fitted"] == pytest.approx(table["score"].mean())
+    assert ensemble.score["per_fold"]["0"] == pytest.approx(table.loc[table["fold"] == 0, "score"].mean())
+    low, high = ensemble.score["interval"]
+    assert low <= ensemble.score["cross_fitted"] <= high
+    assert ensemble.score["optimistic"] >= ensemble.score["cross_fitted"] - 0.2
+    assert (ensemble.threshold is None) != (ensemble.instances is None)
+
+
+def test_provenance_names_checkpoints_code_and_input(world) -> None:
+    values = read_json(world.submission / "provenance.json")
+    assert len(values["ensemble"]["checkpoints"]) == 4
+    assert all(len(item["sha256"]) == 64 for item in values["ensemble"]["checkpoints"])
+    assert {"version", "torch", "input", "config", "predict", "submit"} <= set(values)
+
+
+def test_a_second_prepare_does_nothing_and_says_so(world, said: Said) -> None:
+    before = {path: path.stat().st_mtime_ns for path in world.prepared.rglob("*") if path.is_file()}
+    assert world.run("prepare") == 0
+    assert "0 made" in said()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_finished_fold_is_left_alone(world, said: Said) -> None:
+    before = (world.oof / "first" / "fold0" / "model.ckpt").stat().st_mtime_ns
+    assert world.run("train", "run=first", "fold=0", "seed=0") == 0
+    assert "done already" in said()
+    assert (world.oof / "first" / "fold0" / "model.ckpt").stat().st_mtime_ns == before
+
+
+def test_a_run_of_another_configuration_is_refused(world, said: Said) -> None:
+    assert world.run("train", "run=first", "fold=0", "seed=0", "optimizer.lr=0.5") == 2
+    assert "optimizer.lr=0.001" in said()
+
+
+def test_a_second_predict_keeps_what_is_there(world, said: Said) -> None:
+    assert world.run("predict", "name=both") == 0
+    assert "0 predicted" in said()
+
+
+def test_the_leaderboard_lists_runs_and_ensembles(world, said: Said) -> None:
+    assert world.run("evaluate") == 0
+    text = said()
+    for name in ("first", "second", "both"):
+        assert name in text
+
+
+def test_a_partial_cv_is_called_partial(world, said: Said) -> None:
+    assert world.run("evaluate", "runs=[first]", "folds=[0]", "name=part") == 0
+    assert "PARTIAL" in said()
+    assert Ensemble.read(world.oof / "ensembles" / "part.json").partial
+    (world.oof / "ensembles" / "part.json").unlink()
+
+
+def test_a_missing_oof_prediction_is_refused(world, said: Said) -> None:
+    path = next((world.oof / "second" / "fold0" / "predictions").glob("*.tif"))
+    away = path.with_suffix(".away")
+    path.rename(away)
+    try:
+        assert world.run("evaluate", "runs=[second]", "folds=all", "name=broken") == 1
+        assert path.stem in said()
+    finally:
+        away.rename(path)
+
+
+def test_submit_never_fills_a_missing_prediction(world, said: Said) -> None:
+    path = next((world.submission / "predictions").glob("*.tif"))
+    away = path.with_suffix(".away")
+    path.rename(away)
+    try:
+        assert world.run("submit", "name=both") == 1
+        assert path.stem in said()
+    finally:
+        away.rename(path)
+
+
+def test_a_changed_checkpoint_is_not_the_one_that_was_scored(world, said: Said) -> None:
+    path = world.oof / "first" / "fold0" / "model.ckpt"
+    whole = path.read_bytes()
+    shutil.copy(world.oof / "second" / "fold0" / "model.ckpt", path)
+    try:
+        assert world.run("predict", "name=both") == 1
+        assert "evaluate again" in said()
+    finally:
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(("override", "word"), [("fold=7", "folds 0, 1"), ("resume=never", "resume=never")])
+def test_settings_that_do_not_fit_are_one_line_and_exit_2(world, said: Said, override: str, word: str) -> None:
+    more = ["run=first", "fold=0", "seed=0"]
+    said()
+    assert world.run("train", *[item for item in more if item[:4] != override[:4]], override) in (0, 2)
+    if override == "fold=7":
+        text = said()
+        assert word in text
+        assert len(text.strip().splitlines()) == 1
+
+
+def test_without_an_ensemble_predict_says_what_to_do(world, said: Said) -> None:
+    assert world.run("predict", "name=none_such") == 1
+    assert "no such ensemble" in said()
+
+
+def test_no_temporary_file_is_left(world) -> None:
+    assert not list(world.root.rglob("*.partial"))
+
+
+def test_images_of_ones_own(nuclei, tmp_path: Path) -> None:
+    import cv2
+
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for name, shape in (("a.png", (70, 93, 3)), ("b.jpg", (128, 64, 3)), ("c.tif", (65, 66, 3))):
+        cv2.imwrite(str(folder / name), random.integers(0, 255, shape, dtype=np.uint8))
+    assert nuclei.run("predict", "name=both", f"images={folder}") == 0
+    place = nuclei.submission / "images" / "mine"
+    for stem, shape in (("a", (70, 93)), ("b", (128, 64)), ("c", (65, 66))):
+        assert cv2.imread(str(place / "labels" / f"{stem}.tif"), cv2.IMREAD_UNCHANGED).shape == shape
+        assert cv2.imread(str(place / "overlays" / f"{stem}.png")).shape == (*shape, 3)
+
+
+def test_nuclei_have_a_row_each_or_one_empty_row(nuclei) -> None:
+    table = pd.read_csv(nuclei.submission / "submission.csv", keep_default_na=False)
+    assert list(table.columns) == ["ImageId", "EncodedPixels"]
+    for _, rows in table.groupby("ImageId"):
+        assert len(rows) == 1 or (rows["EncodedPixels"] != "").all()
+
+
+def test_slides_have_exactly_one_row(kidney) -> None:
+    table = pd.read_csv(kidney.submission / "submission.csv", keep_default_na=False)
+    assert list(table.columns) == ["id", "predicted"]
+    assert table["id"].is_unique
