@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from histofold import parallel
 from histofold.competitions import images
+from histofold.progress import bar
 
 FLUORESCENCE, HISTOLOGY, BRIGHT_GREY = "fluorescence", "histology", "brightfield"
 
@@ -75,21 +77,17 @@ class View:
 def look(paths: Mapping[str, Path], join: bool = True, workers: int = 0) -> dict[str, View]:
     """Kind and group of every image; `join=False` leaves each in a group of its own.
 
-    A group is named after the first of its ids. All images are decoded once, in processes when there are many.
+    A group is named after the first of its ids. All images are decoded once.
 
     Raises:
         DataError: a broken image.
     """
-    looks: dict[str, Look] = {}
-    # Starting processes costs seconds, decoding a DSB image milliseconds.
-    count = 1 if len(paths) < 300 else workers
-    names = {path: key for key, path in paths.items()}
-    for path, found in parallel.each(examine, list(paths.values()), workers=count, text="images", unit="image"):
-        if isinstance(found, Exception):
-            raise found
-        looks[names[path]] = found
-    ids = sorted(looks)
-    groups = united(ids, links({key: looks[key] for key in ids})) if join else {key: key for key in ids}
+    ids = sorted(paths)
+    # Threads and not processes: decoding releases the interpreter, and starting a process takes as long as 100 images.
+    with ThreadPoolExecutor(workers or parallel.cores()) as pool:
+        found = pool.map(examine, [paths[key] for key in ids])
+        looks = dict(zip(ids, bar(found, total=len(ids), text="looking at images", unit="image"), strict=True))
+    groups = united(ids, links(looks)) if join else {key: key for key in ids}
     return {key: View(looks[key].height, looks[key].width, looks[key].kind, groups[key]) for key in ids}
 
 
