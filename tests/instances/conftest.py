@@ -28,6 +28,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"name": "watershed_distance", "border_weight": 0.5, "core": 0.4},
     ),
     "hminima": ({"name": "distance"}, {"name": "hminima"}),
+    "flow": ({"name": "flow"}, {"name": "flow"}),
     "hminima-image": ({"name": "distance", "scale": "image"}, {"name": "hminima", "top": 255.0}),
 }
 """Name of the case → target, decoder."""
@@ -41,6 +42,8 @@ def perfect_bands(target: targets.Target, labels: NDArray[Any]) -> Bands:
         return dict(zip(names, np.stack([encoded > 0, encoded == 1, encoded == 2]).astype(np.float32), strict=True))
     if target.name == "distance":
         return {"foreground": (labels > 0).astype(np.float32), "distance": encoded[0]}
+    if target.name == "flow":
+        encoded[1:] = 2 * encoded[1:] - 1
     return dict(zip(names, encoded, strict=True))
 
 

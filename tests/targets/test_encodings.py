@@ -153,3 +153,40 @@ def test_ternary_foreground_is_what_is_not_background() -> None:
     probability = torch.softmax(raw, dim=1)
     assert torch.allclose(bands[:, 0], 1 - probability[:, 0], atol=1e-6)
     assert torch.allclose(bands[:, 1:], probability[:, 1:])
+
+
+def test_flow_points_to_the_centre_by_hand() -> None:
+    labels = np.zeros((7, 9), np.int32)
+    labels[1:6, 1:6] = 1
+    encoded = targets.build("flow").encode(labels)
+    assert np.array_equal(encoded[0], labels)
+    vectors = 2 * encoded[1:] - 1
+    half = np.sqrt(0.5)
+    assert vectors[:, 3, 3].tolist() == [0, 0], "nowhere to go from the centre"
+    assert vectors[:, 1, 3].tolist() == [1, 0]
+    assert vectors[:, 3, 5].tolist() == [0, -1]
+    assert vectors[:, 5, 1].tolist() == pytest.approx([-half, half])
+    assert vectors[:, 0, 8].tolist() == [0, 0], "no direction on background"
+
+
+def test_flow_turns_with_the_image_as_test_time_views_expect(blobs: Callable[..., Labels]) -> None:
+    tta = pytest.importorskip("histofold.inference.tta")
+    target = targets.build("flow")
+    names = [band.name for band in target.bands]
+    # Odd squares: the pixel nearest to the centroid is a tie in other shapes.
+    labels = np.zeros((21, 31), np.int32)
+    labels[1:10, 1:10], labels[12:19, 3:8], labels[5:16, 15:28] = 1, 2, 3
+
+    def bands(image: torch.Tensor) -> torch.Tensor:
+        encoded = torch.from_numpy(target.encode(image[0, 0].numpy()))[None]
+        return torch.cat([encoded[:, :1], 2 * encoded[:, 1:] - 1], dim=1)
+
+    upright = torch.from_numpy(labels)[None, None]
+    for view in tta.views("dihedral"):
+        turned = bands(view.apply(upright).contiguous())
+        assert torch.allclose(view.invert(turned, names), bands(upright), atol=1e-6)
+
+
+def test_flow_bands_run_from_minus_one_to_one() -> None:
+    raw = torch.tensor([-50.0, 0.0, 50.0]).reshape(1, 3, 1, 1)
+    assert targets.build("flow").to_bands(raw).flatten().tolist() == pytest.approx([0, 0, 1])

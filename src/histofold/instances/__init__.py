@@ -14,6 +14,7 @@ from typing import Any
 
 from histofold.instances.base import Decoder
 from histofold.instances.components import Components
+from histofold.instances.flow import Follow
 from histofold.instances.grids import GRIDS
 from histofold.instances.hminima import HMinima
 from histofold.instances.threshold import Mask, Threshold
@@ -23,11 +24,16 @@ from histofold.registry import Registry
 __all__ = ["Decoder", "build", "default_for", "grid", "names", "options", "resolve"]
 
 _CLASSES: tuple[type[Decoder], ...] = (
-    Mask, Threshold, Components, Watershed, InsideWatershed, DistanceWatershed, HMinima,
+    Mask, Threshold, Components, Watershed, InsideWatershed, DistanceWatershed, HMinima, Follow,
 )  # fmt: skip
 REGISTRY: Registry[Decoder] = Registry("instances", {cls.name: cls for cls in _CLASSES})
 
-_DEFAULTS = (("border", "watershed"), ("inside", "watershed_inside"), ("distance", "watershed_distance"))
+_DEFAULTS = (
+    ("border", "watershed"),
+    ("inside", "watershed_inside"),
+    ("distance", "watershed_distance"),
+    ("flow_y", "flow"),
+)
 """Band → decoder; the first band that is there decides."""
 
 

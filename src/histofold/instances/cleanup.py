@@ -30,6 +30,13 @@ def components(mask: NDArray[np.bool_]) -> Labels:
     return labels
 
 
+def with_the_rest(labels: Labels, mask: NDArray[np.bool_]) -> Labels:
+    """Make each connected part of the mask that has no label an instance of its own."""
+    rest = components(mask & (labels == 0))
+    rest[rest > 0] += int(labels.max(initial=0))
+    return np.maximum(labels, rest)
+
+
 def fill_holes(labels: Labels, max_hole: int) -> Labels:
     """Give background that is enclosed by a single instance, up to `max_hole` pixels, to that instance.
 

@@ -35,5 +35,6 @@ GRIDS: dict[str, Callable[[], Settings]] = {
     "watershed_distance": lambda: _all(
         core=(0.4, 0.5, 0.6, 0.7, 0.8), min_core=(1, 5), threshold=_FOREGROUND, min_size=_SIZES
     ),
+    "flow": lambda: _all(threshold=_FOREGROUND, merge=(0, 1, 2, 3), min_support=(5, 10, 20), min_size=_SIZES),
     "hminima": lambda: _all(depth=(5, 10, 20, 40, 60), level=(16, 24, 32, 40, 48), min_size=_SIZES),
 }

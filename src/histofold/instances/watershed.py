@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from histofold.instances.base import Decoder, Map, Step, Tidy
-from histofold.instances.cleanup import Labels, components, renumber
+from histofold.instances.cleanup import Labels, components, renumber, with_the_rest
 from histofold.instances.flood import flood, levels
 from histofold.registry import require
 
@@ -63,10 +63,7 @@ class _Watershed(Tidy, Decoder):
     def _grow(self, seeded: Seeded) -> Labels:
         """Flood from the markers within the foreground; parts of it without a marker become instances, too."""
         mask = seeded.foreground >= self.threshold
-        labels = flood(255 - levels(seeded.height), seeded.markers, mask)
-        alone = components(mask & (labels == 0))
-        alone[alone > 0] += int(labels.max(initial=0))
-        return np.maximum(labels, alone)
+        return with_the_rest(flood(255 - levels(seeded.height), seeded.markers, mask), mask)
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ from histofold.registry import Registry
 from histofold.targets.base import Band, Target
 from histofold.targets.border import Border
 from histofold.targets.distance import BorderDistance, Distance
+from histofold.targets.flow import Flow
 from histofold.targets.foreground import Foreground
 from histofold.targets.ternary import Ternary
 
 __all__ = ["Band", "Target", "build", "names", "options"]
 
-_CLASSES: tuple[type[Target], ...] = (Foreground, Ternary, Border, Distance, BorderDistance)
+_CLASSES: tuple[type[Target], ...] = (Foreground, Ternary, Border, Distance, BorderDistance, Flow)
 REGISTRY: Registry[Target] = Registry("target", {cls.name: cls for cls in _CLASSES})
 
 
