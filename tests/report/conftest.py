@@ -25,10 +25,7 @@ from histofold.kaggle import log
 from histofold.kaggle.csv import CsvFormat
 from histofold.targets.base import Band
 
-NASTY = "<script>alert('stratum')</script> & co"
-"""A stratum that must come out as text."""
-
-STRATA = ("dark", "purple", NASTY)
+STRATA = ("dark", "purple", "<script>alert('stratum')</script> & co")  # the last must come out as text
 SIDE = 64
 
 
@@ -115,27 +112,17 @@ def write_run(oof: Path, name: str, shift: int, seed: int = 0, folds: tuple[int,
 def write_ensemble(oof: Path, scores: pd.DataFrame, name: str = "duo", **more: Any) -> dict[str, Any]:
     """An ensemble's JSON and CSV."""
     mean = float(scores["score"].mean())
+    score: dict[str, Any] = {"optimistic": mean + 0.01, "cross_fitted": mean, "interval": [mean - 0.05, mean + 0.05]}
+    score["per_run"] = {"first": mean - 0.01, "second": mean - 0.03}
     record: dict[str, Any] = {
-        "format": 1,
-        "competition": "invented",
-        "name": name,
+        **{"format": 1, "competition": "invented", "name": name, "metric": "dsb", "folds": [0, 1], "partial": False},
         "created": "2024-05-01T10:00:00+00:00",
-        "metric": "dsb",
         "members": [{"run": "first", "weight": 0.75}, {"run": "second", "weight": 0.25}],
-        "folds": [0, 1],
-        "partial": False,
         "bands": ["foreground"],
         "checkpoints": [{"run": "first", "fold": 0, "path": "first/fold0/model.ckpt", "sha256": "ab" * 32}],
         "threshold": None,
         "instances": {"name": "threshold", "threshold": 0.5},
-        "score": {
-            "optimistic": mean + 0.01,
-            "cross_fitted": mean,
-            "interval": [mean - 0.05, mean + 0.05],
-            "per_fold": {},
-            "per_stratum": {},
-            "per_run": {"first": mean - 0.01, "second": mean - 0.03},
-        },
+        "score": {**score, "per_fold": {}, "per_stratum": {}},
         "threshold_curve": [[0.1, 0.5], [0.5, 0.8], [0.9, 0.4]],
         "extra": {"dice": 0.8},
         **more,
@@ -188,10 +175,8 @@ def full(places: tuple[Path, Path]) -> tuple[Path, Path]:
     return places
 
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars --remote-debugging-pipe"
-)
+FLAGS = """--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+    --disable-component-update --disable-sync --hide-scrollbars --remote-debugging-pipe""".replace("\n", " ")
 
 
 class Browser:
@@ -276,9 +261,9 @@ class Browser:
                 found.append(params["request"]["url"])
         return found
 
-    def picture(self, path: Path, whole: bool = False) -> None:
-        """Save a PNG of the viewport or of the whole page."""
-        data = self.call("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
+    def picture(self, path: Path) -> None:
+        """Save a PNG of the viewport."""
+        data = self.call("Page.captureScreenshot")["data"]
         path.write_bytes(base64.b64decode(data))
 
     def close(self) -> None:
@@ -310,8 +295,3 @@ def write() -> Callable[..., pd.DataFrame]:
 def ensemble() -> Callable[..., dict[str, Any]]:
     """The writer of ensembles."""
     return write_ensemble
-
-
-@pytest.fixture(scope="session")
-def nasty() -> str:
-    return NASTY

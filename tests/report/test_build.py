@@ -6,15 +6,19 @@ import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from histofold.competitions.base import Competition, Sample
+from histofold.config import Config
 from histofold.errors import DataError
 from histofold.inference.bandfile import BandFileWriter
+from histofold.report import run
+from histofold.report.data import collect
 from histofold.report.run import build
 from histofold.targets.base import Band
 
@@ -52,7 +56,7 @@ def read(path: Path) -> tuple[str, Tags]:
     return text, tags
 
 
-def test_the_whole_page(competition: Competition, full: Places, nasty: str) -> None:
+def test_the_whole_page(competition: Competition, full: Places) -> None:
     path = build(competition, *full, workers=1)
     assert path == full[1] / "invented" / "duo" / "report.html"
     text, tags = read(path)
@@ -72,8 +76,9 @@ def test_nothing_is_loaded_from_outside(competition: Competition, full: Places) 
     assert "default-src 'none'" in text
 
 
-def test_data_stays_text(competition: Competition, full: Places, nasty: str) -> None:
+def test_data_stays_text(competition: Competition, full: Places) -> None:
     text, tags = read(build(competition, *full, workers=1))
+    nasty = competition.samples()[2].stratum
     assert nasty not in text
     assert "&lt;script&gt;alert" in text
     assert tags.names.count("script") == 1
@@ -136,8 +141,8 @@ def test_a_partial_cv_is_called_partial(
 
 
 def test_predictions_that_are_gone_are_named(competition: Competition, full: Places) -> None:
-    for run in ("first", "second"):
-        (full[0] / "invented" / run / "fold0" / "predictions" / "train_00.tif").unlink()
+    for name in ("first", "second"):
+        (full[0] / "invented" / name / "fold0" / "predictions" / "train_00.tif").unlink()
     text, _ = read(build(competition, *full, workers=1))
     assert "Predictions are gone" in text
     assert "train_00" in text
@@ -168,6 +173,31 @@ def test_the_limit_is_kept_and_told(competition: Competition, full: Places) -> N
     assert len(re.findall(r'data-fold="[01]"', text)) == 4
 
 
+def test_the_verb_writes_and_says_where(
+    competition: Competition, full: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run.competitions, "open", lambda config, folder: competition)
+    places = {"input": full[0], "oof": full[0], "submissions": full[1]}
+    settings = SimpleNamespace(
+        competition=None, path=places.__getitem__, name="duo", evaluate=SimpleNamespace(workers=1)
+    )
+    run.report(cast(Config, settings))
+    assert str(full[1] / "invented" / "duo" / "report.html") in capsys.readouterr().out
+
+
+def test_the_last_epoch_gets_the_out_of_fold_score(competition: Competition, full: Places) -> None:
+    scores = pd.read_csv(full[0] / "invented" / "first" / "fold0" / "scores.csv")["score"].mean()
+    text, _ = read(build(competition, *full, workers=1))
+    assert f"<title>fold 0: 6, {scores:.4g}</title>" in text
+
+
+def test_minutes_count_each_fold_once(competition: Competition, full: Places) -> None:
+    path = full[0] / "invented" / "first" / "fold0" / "metrics.csv"
+    path.write_text("epoch,step,lr,loss,score,seconds\n1,1,1,1,,60\n2,2,1,1,,120\n")
+    found = collect("invented", *full)
+    assert found.runs[0].minutes == pytest.approx((120 + 3) / 60)
+
+
 @pytest.mark.slow
 def test_hundreds_of_heavy_images_stay_below_15_megabytes(
     competition: Competition, places: Places, monkeypatch: pytest.MonkeyPatch, ensemble: Callable[..., dict[str, Any]]
@@ -193,4 +223,4 @@ def test_hundreds_of_heavy_images_stay_below_15_megabytes(
     ensemble(places[0], scores, members=[{"run": "first", "weight": 1.0}])
     page = build(competition, *places, workers=1)
     assert 3e6 < page.stat().st_size < 15e6
-    assert page.read_text(encoding="utf-8").count('class="card"') == 240
+    assert page.read_text(encoding="utf-8").count('class="card"') == 260

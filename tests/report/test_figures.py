@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from histofold.errors import DataError
-from histofold.report.figures import overlay_png, read_metrics, training_curves
+from histofold.report.figures import distributions_png, overlay_png, read_metrics, training_curves
 
 HEADER = "epoch,step,lr,loss,score,seconds,images_per_second\n"
 
@@ -59,3 +59,14 @@ def test_overlay_png_keeps_colours(tmp_path: Path) -> None:
     read = cv2.imread(str(out))
     assert read is not None
     assert tuple(read[2, 2][::-1]) == (255, 170, 0)
+
+
+def test_distributions_as_a_picture(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    sets = {"training truth": random.poisson(30, 200).tolist(), "submission": [0.0] * 20}
+    out = distributions_png(tmp_path / "look.png", {"objects per image": sets, "foreground, %": sets})
+    picture = cv2.imread(str(out))
+    assert picture is not None
+    assert picture.shape[1] > 2 * picture.shape[0]
+    with pytest.raises(DataError, match="nothing to draw for 'objects'"):
+        distributions_png(tmp_path / "none.png", {"objects": {"a": []}})

@@ -12,6 +12,7 @@ from histofold.competitions.base import Competition, Place, Sample
 from histofold.inference.bandfile import BandFileWriter
 from histofold.report import predictions
 from histofold.report.predictions import Job, View, look
+from histofold.report.run import build
 from histofold.rle import RunMask
 from histofold.targets.base import Band
 
@@ -116,3 +117,16 @@ def test_without_a_budget_nothing_is_drawn(slide: OneSlide, job: Job) -> None:
     found = look(view(slide), Job(job.sample_id, job.paths, job.weights, 0))
     assert found.picture is None
     assert found.histogram.sum() > 0
+
+
+def test_the_page_shows_whole_slides(slide: OneSlide, job: Job, tmp_path: Path) -> None:
+    folder = tmp_path / "oof" / "slides" / "net" / "fold0"
+    (folder / "predictions").mkdir(parents=True)
+    job.paths[0].rename(folder / "predictions" / "slide.tif")
+    columns = "sample_id,fold,stratum,group,height,width,score"
+    (folder / "scores.csv").write_text(f"{columns}\nslide,0,,patient,{HEIGHT},{WIDTH},0.6\n")
+    text = build(slide, tmp_path / "oof", tmp_path / "submissions", workers=1).read_text(encoding="utf-8")
+    cards = text[text.index('id="gallery"') :]
+    assert "Slides, worst to best" in cards
+    assert cards.count('preserveAspectRatio="xMidYMid meet"') == 1
+    assert "slice" not in cards[: cards.index("</ul>")], "outlines must follow the picture, which is not cropped"

@@ -66,9 +66,9 @@ class Run:
 
     @property
     def minutes(self) -> float | None:
-        """Training time of all folds in minutes, None without curves."""
+        """Training time of all folds in minutes, None without curves; `seconds` counts from the start of a fold."""
         tables = [fold.metrics for fold in self.folds if fold.metrics is not None and "seconds" in fold.metrics]
-        return float(sum(table["seconds"].sum() for table in tables)) / 60 if tables else None
+        return float(sum(table["seconds"].max() for table in tables)) / 60 if tables else None
 
 
 @dataclass

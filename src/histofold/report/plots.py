@@ -35,18 +35,34 @@ def style(index: int) -> str:
 
 
 def curves(run: Run) -> list[Figure]:
-    """Loss and validation score of every fold of a run against the epoch."""
+    """Loss and validation score of every fold of a run against the epoch.
+
+    The last epoch is scored by the out-of-fold predictions, so their mean closes the curve of the score.
+    """
     tables = {fold.number: fold.metrics for fold in run.folds if fold.metrics is not None and not fold.metrics.empty}
     figures = []
     for column, label in (("loss", "training loss"), ("score", "validation score")):
-        lines = {
-            number: list(zip(table["epoch"].astype(float), table[column].astype(float), strict=True))
-            for number, table in ((k, t.dropna(subset=[column])) for k, t in tables.items())
-            if not table.empty
-        }
+        lines = {number: _points(table, column) for number, table in tables.items()}
+        if column == "score":
+            for fold in run.folds:
+                if fold.number in lines and fold.scores is not None and len(fold.scores):
+                    lines[fold.number] = _closed(lines[fold.number], tables[fold.number], fold.scores)
+        lines = {number: line for number, line in lines.items() if line}
         if lines:
             figures.append(_curves(run.name, label, lines))
     return figures
+
+
+def _points(table: pd.DataFrame, column: str) -> list[Point]:
+    """Epoch and value of the rows that have one."""
+    rows = table.dropna(subset=[column])
+    return list(zip(rows["epoch"].astype(float), rows[column].astype(float), strict=True))
+
+
+def _closed(line: list[Point], table: pd.DataFrame, scores: pd.DataFrame) -> list[Point]:
+    """The line with the fold's out-of-fold score at its last epoch."""
+    last = float(table["epoch"].max())
+    return [*(point for point in line if point[0] < last), (last, float(scores["score"].mean()))]
 
 
 def _curves(name: str, label: str, lines: Mapping[int, list[Point]]) -> Figure:

@@ -21,7 +21,7 @@ from histofold.report.gallery import LARGEST, TOTAL, Gallery, allowance, choose,
 from histofold.report.page import Content, render
 from histofold.report.predictions import Job, View
 
-LIMIT = 240
+LIMIT = 480
 """Samples with a picture; more would blur them all, or burst the page."""
 
 TEST_LIMIT = 24

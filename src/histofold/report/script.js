@@ -2,6 +2,7 @@
 // Filters, layers and the enlarged view. Without this script the page still shows everything.
 document.documentElement.classList.add("js");
 
+const PAGE_SIZE = 48;
 const LAYERS = ["truth", "pred", "diff"];
 const viewer = document.getElementById("viewer");
 const stage = viewer.querySelector(".stage");
@@ -15,26 +16,27 @@ function applyLayers(box) {
   box.classList.toggle("show-diff", on.diff);
 }
 
-/** Cards of a gallery that pass its filter, in the order on the page. */
-function visibleCards(gallery) {
-  return [...gallery.querySelectorAll(".card")].filter((card) => !card.hidden);
-}
-
-function filter(gallery) {
+/** Show the cards that pass the filter, a page of them at first; `gallery.matches` keeps all that pass. */
+function filter(gallery, size = PAGE_SIZE) {
   const value = (name) => gallery.querySelector(`[name=${name}]`)?.value ?? "";
   const [stratum, fold, find] = [value("stratum"), value("fold"), value("find").trim().toLowerCase()];
-  for (const card of gallery.querySelectorAll(".card")) {
-    card.hidden = Boolean(
-      (stratum && card.dataset.stratum !== stratum) ||
-        (fold && card.dataset.fold !== fold) ||
-        (find && !card.dataset.search.includes(find)),
-    );
-  }
-  const shown = visibleCards(gallery);
-  const scores = shown.map((card) => Number(card.dataset.score)).filter((score) => !Number.isNaN(score));
+  const cards = [...gallery.querySelectorAll(".card")];
+  gallery.matches = cards.filter(
+    (card) =>
+      (!stratum || card.dataset.stratum === stratum) &&
+      (!fold || card.dataset.fold === fold) &&
+      (!find || card.dataset.search.includes(find)),
+  );
+  const shown = new Set(gallery.matches.slice(0, size));
+  for (const card of cards) card.hidden = !shown.has(card);
+  const scores = gallery.matches.map((card) => Number(card.dataset.score)).filter((score) => !Number.isNaN(score));
   const mean = scores.length ? ` · mean ${(scores.reduce((a, b) => a + b, 0) / scores.length).toFixed(3)}` : "";
-  gallery.querySelector(".count").textContent = `${shown.length} shown${mean}`;
-  gallery.querySelector(".none").hidden = shown.length > 0;
+  gallery.querySelector(".count").textContent = `${gallery.matches.length} of ${cards.length}${mean}`;
+  gallery.querySelector(".none").hidden = gallery.matches.length > 0;
+  const left = gallery.matches.length - shown.size;
+  const more = gallery.querySelector(".more");
+  more.hidden = left <= 0;
+  more.textContent = `Show the other ${left}`;
 }
 
 function order(gallery) {
@@ -42,6 +44,7 @@ function order(gallery) {
   const sign = gallery.querySelector("[name=order]")?.value === "best" ? -1 : 1;
   const cards = [...list.children].sort((a, b) => sign * (Number(a.dataset.score) - Number(b.dataset.score)));
   list.append(...cards);
+  filter(gallery);
 }
 
 function show(card) {
@@ -65,7 +68,7 @@ function show(card) {
 }
 
 function step(by) {
-  const cards = visibleCards(opened.closest(".gallery"));
+  const cards = opened.closest(".gallery").matches;
   show(cards[(cards.indexOf(opened) + by + cards.length) % cards.length]);
 }
 
@@ -82,6 +85,7 @@ for (const gallery of document.querySelectorAll(".gallery")) {
     else filter(gallery);
   });
   gallery.addEventListener("click", (event) => {
+    if (event.target.closest(".more")) filter(gallery, Infinity);
     const card = event.target.closest(".frame")?.closest(".card");
     if (!card) return;
     for (const name of LAYERS) {
@@ -93,7 +97,6 @@ for (const gallery of document.querySelectorAll(".gallery")) {
   // A browser may restore the controls of an earlier visit: the page follows them.
   applyLayers(gallery);
   order(gallery);
-  filter(gallery);
 }
 
 viewer.addEventListener("input", () => applyLayers(viewer));
