@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, Generic, TypeVar, get_type_hints
 
 from histofold.errors import ConfigError
 
 T = TypeVar("T")
+
+
+@cache
+def _hints(made: type) -> dict[str, Any]:
+    """Types of a class's options; looked up once, for a search builds the same class with hundreds of settings."""
+    return get_type_hints(made)
 
 
 class Registry(Generic[T]):
@@ -49,7 +56,7 @@ class Registry(Generic[T]):
                     f"{self.kind}.{option}={value}: {self.kind}={name} has no such option; "
                     f"expected one of {', '.join(sorted(known)) or 'none'}"
                 )
-        hints = get_type_hints(self.classes[name])
+        hints = _hints(self.classes[name])
         checked = {option: self._typed(option, value, hints.get(option)) for option, value in options.items()}
         return self.classes[name](**checked)
 

@@ -79,11 +79,25 @@ def _fill(labels: Labels, holes: Labels, small: NDArray[np.bool_]) -> Labels:
 
 def renumber(labels: Labels, min_size: int = 0) -> Labels:
     """Number instances of at least `min_size` pixels 1..n in their old order; drop the others."""
-    areas = np.bincount(labels.ravel())
-    keep = (areas >= max(1, min_size)).astype(np.int32)
-    keep[0] = 0
-    table = np.cumsum(keep, dtype=np.int32) * keep
-    return table[labels]
+    return _renumber(np.ascontiguousarray(labels), max(1, min_size))
+
+
+@numba.njit(cache=True)
+def _renumber(labels: Labels, least: int) -> Labels:
+    flat = labels.ravel()
+    areas = np.zeros(flat.max() + 1 if flat.size else 1, np.int32)
+    for label in flat:
+        areas[label] += 1
+    number = 0
+    areas[0] = 0
+    for label in range(1, areas.size):  # areas become new numbers
+        kept = areas[label] >= least
+        number += kept
+        areas[label] = number if kept else 0
+    out = np.empty(flat.size, np.int32)
+    for at in range(flat.size):
+        out[at] = areas[flat[at]]
+    return out.reshape(labels.shape)
 
 
 @numba.njit(cache=True)
