@@ -75,9 +75,9 @@ def test_the_filters_work(browser: Any, page: Path) -> None:
 
 def test_a_long_gallery_comes_in_pages(browser: Any, page: Path, tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert "PAGE_SIZE = 48" in text
+    assert "PAGE_SIZE = 60" in text
     short = tmp_path / "short.html"
-    short.write_text(text.replace("PAGE_SIZE = 48", "PAGE_SIZE = 5"), encoding="utf-8")
+    short.write_text(text.replace("PAGE_SIZE = 60", "PAGE_SIZE = 5"), encoding="utf-8")
     browser.open(short)
     assert browser.run(f"{SHOWN}.length") == 5
     assert browser.run("document.querySelector('#oof .count').textContent").startswith("12 of 12")

@@ -21,7 +21,7 @@ TOTAL = 9_000_000
 LARGEST = 150_000
 """Bytes that one picture may take, however few there are; a slide's thumbnail needs about that."""
 
-FEW = 100_000_000
+FEW = 30_000_000
 """Pixels in all up to which one process is faster than starting several, each of which imports half the field."""
 
 

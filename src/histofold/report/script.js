@@ -2,7 +2,7 @@
 // Filters, layers and the enlarged view. Without this script the page still shows everything.
 document.documentElement.classList.add("js");
 
-const PAGE_SIZE = 48;
+const PAGE_SIZE = 60;
 const LAYERS = ["truth", "pred", "diff"];
 const viewer = document.getElementById("viewer");
 const stage = viewer.querySelector(".stage");
