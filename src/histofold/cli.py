@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 INTERRUPTED = 130
+DEMO = "demo"
 MULTIRUN = ("-m", "--multirun")
 HELP = ("-h", "--help")
 PRINT = ("-c", "--cfg")
@@ -35,9 +36,10 @@ def main(verb: str, argv: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(verb, arguments)
     except KeyboardInterrupt:
-        from histofold.commands import COMMANDS
+        from histofold.commands import COMMANDS, KEPT
 
-        return _say(f"interrupted; {COMMANDS[verb].again}", INTERRUPTED)
+        again = COMMANDS[verb].again if verb in COMMANDS else KEPT
+        return _say(f"interrupted; {again}", INTERRUPTED)
     except (HistofoldError, ImportError, OSError, RuntimeError) as error:
         return fail(verb, error)
 
@@ -68,6 +70,10 @@ def _dispatch(verb: str, arguments: list[str]) -> int:
     if any(argument in HELP for argument in arguments):
         print(help_text(verb))
         return 0
+    if verb == DEMO:
+        from histofold.demo import demo
+
+        return demo(overrides)
     if overrides and overrides[0] in PRINT:
         return _print_config([override for override in overrides[1:] if override not in ("job", "all")])
     unknown = [override for override in overrides if override.startswith("-")]
@@ -132,7 +138,8 @@ def help_text(verb: str) -> str:
     from histofold.commands import COMMANDS
 
     configs = Path(__file__).resolve().parents[2] / "configs"
-    lines = [f"{verb}: {COMMANDS[verb].text}", "", f"  python src/{verb}.py competition=dsb2018 model=unet fold=0", ""]
+    text = COMMANDS[verb].text if verb in COMMANDS else "the whole way on the embedded sample"
+    lines = [f"{verb}: {text}", "", f"  ./run.sh {verb} competition=dsb2018 model=unet fold=0", ""]
     lines.append("Choices:")
     for group in sorted(path for path in configs.iterdir() if path.is_dir() and path.name != "hydra"):
         names = ", ".join(sorted(path.stem for path in group.glob("*.yaml")))

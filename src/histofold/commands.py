@@ -52,7 +52,9 @@ COMMANDS: dict[str, Command] = {
         ("instances",),
     ),
     "predict": Command(
-        "histofold.submission.run:predict", "average the ensemble's members over the test set, or over images=FOLDER", KEPT
+        "histofold.submission.run:predict",
+        "average the ensemble's members over the test set, or over images=FOLDER",
+        KEPT,
     ),
     "submit": Command(
         "histofold.submission.run:submit", "instances, RLE, submission.csv, validation; submit.send=true sends it", KEPT
