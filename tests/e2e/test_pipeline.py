@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,11 +20,11 @@ Said = Callable[[], str]
 
 
 @pytest.fixture(params=["nuclei", "kidney"])
-def world(request: pytest.FixtureRequest):  # noqa: ANN201  (a World of tests/e2e/conftest.py)
+def world(request: pytest.FixtureRequest) -> Any:  # a World of tests/e2e/conftest.py
     return request.getfixturevalue(request.param)
 
 
-def test_every_file_of_the_contracts_is_there(world) -> None:
+def test_every_file_of_the_contracts_is_there(world: Any) -> None:
     assert list(pd.read_csv(world.prepared / "folds.csv").columns) == [
         "sample_id", "split", "height", "width", "group", "stratum", "fold",
     ]  # fmt: skip
@@ -37,7 +38,7 @@ def test_every_file_of_the_contracts_is_there(world) -> None:
         assert (world.submission / name).exists(), name
 
 
-def test_oof_predictions_cover_the_training_set_once_and_at_its_size(world) -> None:
+def test_oof_predictions_cover_the_training_set_once_and_at_its_size(world: Any) -> None:
     folds = pd.read_csv(world.prepared / "folds.csv", dtype={"sample_id": str})
     train = folds[folds["split"] == "train"]
     for row in train.itertuples():
@@ -48,15 +49,17 @@ def test_oof_predictions_cover_the_training_set_once_and_at_its_size(world) -> N
             assert "foreground" in [band.name for band in file.bands]
 
 
-def test_metrics_have_a_row_an_epoch_and_a_learning_rate_that_falls(world) -> None:
+def test_metrics_have_a_row_an_epoch_and_a_learning_rate_that_falls(world: Any) -> None:
     table = pd.read_csv(world.oof / "first" / "fold0" / "metrics.csv")
     assert table["epoch"].tolist() == [1, 2]
     assert table["lr"].is_monotonic_decreasing
     assert np.isfinite(table["loss"]).all()
-    assert table["score"].notna().tolist() == [True, False]  # the last epoch is scored by the OOF predictions
+    assert table["score"].notna().all()
+    scores = pd.read_csv(world.oof / "first" / "fold0" / "scores.csv")
+    assert table["score"].iloc[-1] == pytest.approx(scores["score"].mean())
 
 
-def test_the_four_members_are_four_networks(world) -> None:
+def test_the_four_members_are_four_networks(world: Any) -> None:
     ensemble = Ensemble.read(world.oof / "ensembles" / "both.json")
     members, weights = ensemble.load_members(world.root / "oof")
     assert len(members) == 4
@@ -67,7 +70,7 @@ def test_the_four_members_are_four_networks(world) -> None:
             assert not torch.equal(flat[one], flat[other])
 
 
-def test_the_ensembles_numbers_agree_with_its_table(world) -> None:
+def test_the_ensembles_numbers_agree_with_its_table(world: Any) -> None:
     ensemble = Ensemble.read(world.oof / "ensembles" / "both.json")
     table = pd.read_csv(world.oof / "ensembles" / "both.csv")
     assert not ensemble.partial
@@ -79,52 +82,52 @@ def test_the_ensembles_numbers_agree_with_its_table(world) -> None:
     assert (ensemble.threshold is None) != (ensemble.instances is None)
 
 
-def test_provenance_names_checkpoints_code_and_input(world) -> None:
+def test_provenance_names_checkpoints_code_and_input(world: Any) -> None:
     values = read_json(world.submission / "provenance.json")
     assert len(values["ensemble"]["checkpoints"]) == 4
     assert all(len(item["sha256"]) == 64 for item in values["ensemble"]["checkpoints"])
     assert {"version", "torch", "input", "config", "predict", "submit"} <= set(values)
 
 
-def test_a_second_prepare_does_nothing_and_says_so(world, said: Said) -> None:
+def test_a_second_prepare_does_nothing_and_says_so(world: Any, said: Said) -> None:
     before = {path: path.stat().st_mtime_ns for path in world.prepared.rglob("*") if path.is_file()}
     assert world.run("prepare") == 0
     assert "0 made" in said()
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_a_finished_fold_is_left_alone(world, said: Said) -> None:
+def test_a_finished_fold_is_left_alone(world: Any, said: Said) -> None:
     before = (world.oof / "first" / "fold0" / "model.ckpt").stat().st_mtime_ns
     assert world.run("train", "run=first", "fold=0", "seed=0") == 0
     assert "done already" in said()
     assert (world.oof / "first" / "fold0" / "model.ckpt").stat().st_mtime_ns == before
 
 
-def test_a_run_of_another_configuration_is_refused(world, said: Said) -> None:
+def test_a_run_of_another_configuration_is_refused(world: Any, said: Said) -> None:
     assert world.run("train", "run=first", "fold=0", "seed=0", "optimizer.lr=0.5") == 2
     assert "optimizer.lr=0.001" in said()
 
 
-def test_a_second_predict_keeps_what_is_there(world, said: Said) -> None:
+def test_a_second_predict_keeps_what_is_there(world: Any, said: Said) -> None:
     assert world.run("predict", "name=both") == 0
     assert "0 predicted" in said()
 
 
-def test_the_leaderboard_lists_runs_and_ensembles(world, said: Said) -> None:
+def test_the_leaderboard_lists_runs_and_ensembles(world: Any, said: Said) -> None:
     assert world.run("evaluate") == 0
     text = said()
     for name in ("first", "second", "both"):
         assert name in text
 
 
-def test_a_partial_cv_is_called_partial(world, said: Said) -> None:
+def test_a_partial_cv_is_called_partial(world: Any, said: Said) -> None:
     assert world.run("evaluate", "runs=[first]", "folds=[0]", "name=part") == 0
     assert "PARTIAL" in said()
     assert Ensemble.read(world.oof / "ensembles" / "part.json").partial
     (world.oof / "ensembles" / "part.json").unlink()
 
 
-def test_a_missing_oof_prediction_is_refused(world, said: Said) -> None:
+def test_a_missing_oof_prediction_is_refused(world: Any, said: Said) -> None:
     path = next((world.oof / "second" / "fold0" / "predictions").glob("*.tif"))
     away = path.with_suffix(".away")
     path.rename(away)
@@ -135,7 +138,7 @@ def test_a_missing_oof_prediction_is_refused(world, said: Said) -> None:
         away.rename(path)
 
 
-def test_submit_never_fills_a_missing_prediction(world, said: Said) -> None:
+def test_submit_never_fills_a_missing_prediction(world: Any, said: Said) -> None:
     path = next((world.submission / "predictions").glob("*.tif"))
     away = path.with_suffix(".away")
     path.rename(away)
@@ -146,7 +149,7 @@ def test_submit_never_fills_a_missing_prediction(world, said: Said) -> None:
         away.rename(path)
 
 
-def test_a_changed_checkpoint_is_not_the_one_that_was_scored(world, said: Said) -> None:
+def test_a_changed_checkpoint_is_not_the_one_that_was_scored(world: Any, said: Said) -> None:
     path = world.oof / "first" / "fold0" / "model.ckpt"
     whole = path.read_bytes()
     shutil.copy(world.oof / "second" / "fold0" / "model.ckpt", path)
@@ -158,7 +161,7 @@ def test_a_changed_checkpoint_is_not_the_one_that_was_scored(world, said: Said) 
 
 
 @pytest.mark.parametrize(("override", "word"), [("fold=7", "folds 0, 1"), ("resume=never", "resume=never")])
-def test_settings_that_do_not_fit_are_one_line_and_exit_2(world, said: Said, override: str, word: str) -> None:
+def test_settings_that_do_not_fit_are_one_line_and_exit_2(world: Any, said: Said, override: str, word: str) -> None:
     more = ["run=first", "fold=0", "seed=0"]
     said()
     assert world.run("train", *[item for item in more if item[:4] != override[:4]], override) in (0, 2)
@@ -168,16 +171,16 @@ def test_settings_that_do_not_fit_are_one_line_and_exit_2(world, said: Said, ove
         assert len(text.strip().splitlines()) == 1
 
 
-def test_without_an_ensemble_predict_says_what_to_do(world, said: Said) -> None:
+def test_without_an_ensemble_predict_says_what_to_do(world: Any, said: Said) -> None:
     assert world.run("predict", "name=none_such") == 1
     assert "no such ensemble" in said()
 
 
-def test_no_temporary_file_is_left(world) -> None:
+def test_no_temporary_file_is_left(world: Any) -> None:
     assert not list(world.root.rglob("*.partial"))
 
 
-def test_images_of_ones_own(nuclei, tmp_path: Path) -> None:
+def test_images_of_ones_own(nuclei: Any, tmp_path: Path) -> None:
     import cv2
 
     folder = tmp_path / "mine"
@@ -192,14 +195,14 @@ def test_images_of_ones_own(nuclei, tmp_path: Path) -> None:
         assert cv2.imread(str(place / "overlays" / f"{stem}.png")).shape == (*shape, 3)
 
 
-def test_nuclei_have_a_row_each_or_one_empty_row(nuclei) -> None:
+def test_nuclei_have_a_row_each_or_one_empty_row(nuclei: Any) -> None:
     table = pd.read_csv(nuclei.submission / "submission.csv", keep_default_na=False)
     assert list(table.columns) == ["ImageId", "EncodedPixels"]
     for _, rows in table.groupby("ImageId"):
         assert len(rows) == 1 or (rows["EncodedPixels"] != "").all()
 
 
-def test_slides_have_exactly_one_row(kidney) -> None:
+def test_slides_have_exactly_one_row(kidney: Any) -> None:
     table = pd.read_csv(kidney.submission / "submission.csv", keep_default_na=False)
     assert list(table.columns) == ["id", "predicted"]
     assert table["id"].is_unique

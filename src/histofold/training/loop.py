@@ -19,6 +19,7 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from histofold.config import TrainConfig
 from histofold.errors import HistofoldError
@@ -80,7 +81,8 @@ def fit(
     while progress.epoch < settings.epochs:
         loader = fabric.setup_dataloaders(_loader(fabric, dataset, settings, progress), use_distributed_sampler=False)
         text = f"epoch {progress.epoch + 1}/{settings.epochs}"
-        with bar(total=batches, text=text, unit="batch") as shown:
+        meter: tqdm[Any] = bar(total=batches, text=text, unit="batch")
+        with meter as shown:
             shown.update(progress.batches)
             for batch in _first(loader, batches - progress.batches):
                 _train_batch(fabric, model, optimizer, parts, settings, seed, progress, batch, batches)

@@ -40,6 +40,16 @@ class Records:
             logger.save()
 
 
+def close(folder: Path, score: float) -> None:
+    """Put the OOF score of the finished fold into the last row of metrics.csv, so that the curve ends with it."""
+    path = folder / "metrics.csv"
+    table = pd.read_csv(path)
+    table.loc[table.index[-1], "score"] = score
+    with atomic(path) as temporary:
+        table.to_csv(temporary, index=False)
+    training_curves(path, folder / "curves.png")
+
+
 def _logger(name: str, folder: Path, title: str) -> Logger:
     """One logger by name; those beyond TensorBoard are used where the user installed them.
 

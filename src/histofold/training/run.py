@@ -30,7 +30,7 @@ from histofold.training.device import fabric_for, memory_format
 from histofold.training.loop import Parts, fit, steps_per_epoch
 from histofold.training.oof import predict_fold, score_fold, settings_of, validate
 from histofold.training.optim import OptimizerOptions, build_optimizer, build_schedule
-from histofold.training.records import Records
+from histofold.training.records import Records, close
 from histofold.workspace import Workspace
 
 FREE = ("workers", "validate_every", "checkpoint_minutes", "accelerator", "devices", "loggers", "compile")
@@ -69,6 +69,7 @@ def train(config: Config) -> None:
     fabric.barrier()
     if fabric.is_global_zero:
         scores = score_fold(workspace, held_out, folder / "predictions", config.evaluate.workers)
+        close(folder, float(scores["score"].mean()))
         with atomic(folder / "scores.csv") as temporary:
             scores.to_csv(temporary, index=False)
         print(summary(folder, scores))
