@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from histofold.preprocess import GAIN, Preprocess, stretched
+
+
+def picture(low: int, high: int) -> np.ndarray:
+    ramp = np.linspace(low, high, 64 * 64).reshape(64, 64)
+    return np.repeat(np.rint(ramp).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def test_a_dim_image_fills_the_range_and_a_full_one_stays() -> None:
+    dim = stretched(picture(3, 60), 0.1)
+    assert dim.min() == 0
+    assert dim.max() == 255
+    full = picture(0, 255)
+    assert np.abs(stretched(full, 0.1).astype(int) - full).max() <= 1
+
+
+def test_an_empty_images_noise_is_not_blown_up_to_tissue() -> None:
+    image = np.random.default_rng(0).integers(10, 14, (64, 64, 3), dtype=np.uint8)
+    assert stretched(image, 0.1).max() <= 3 * GAIN
+
+
+def test_a_constant_image_stays_defined() -> None:
+    assert not stretched(np.full((8, 8, 3), 77, np.uint8), 0.1).any()
+
+
+@given(st.integers(0, 255), st.integers(0, 255))
+def test_stretching_keeps_the_order_of_values(one: int, other: int) -> None:
+    image = np.full((10, 10, 3), one, np.uint8)
+    image[5:] = other
+    result = stretched(image, 1.0)
+    assert (one <= other) == (int(result[0, 0, 0]) <= int(result[9, 9, 0])) or one == other
+
+
+def test_preprocessing_is_deterministic_and_survives_a_checkpoint() -> None:
+    """Trap S4: the original drew CLAHE's clip limit anew at each call, also in validation."""
+    image = np.random.default_rng(1).integers(0, 90, (96, 80, 3), dtype=np.uint8)
+    preprocess = Preprocess(stretch=0.1, clahe=2.0)
+    again = Preprocess.from_dict(preprocess.to_dict())
+    assert again == preprocess
+    assert np.array_equal(preprocess.pixels(image), again.pixels(image))
+    assert not np.array_equal(preprocess.pixels(image), image)
+    assert Preprocess().pixels(image) is image
+
+
+def test_normalise_gives_zero_mean_and_unit_spread() -> None:
+    preprocess = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+    batch = torch.tensor([0, 127.5, 255]).view(1, 1, 1, 3).expand(1, 3, 1, 3)
+    assert torch.allclose(preprocess.normalise(batch), torch.tensor([-2.0, 0.0, 2.0]).expand(1, 3, 1, 3))
+    assert preprocess.normalise(batch.to(torch.uint8)).dtype == torch.float32

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from histofold import losses, targets
+from histofold.preprocess import Preprocess
+from histofold.tiles.augment import AugmentOptions
+from histofold.tiles.dataset import CropDataset
+from histofold.tiles.sampler import EpochSampler
+from histofold.tiles.store import COLUMNS, VERSION, Store
+
+
+def write_store(folder: Path, kind: str, count: int = 3) -> Store:
+    """A store of random pixels whose red channel shows the labels."""
+    random = np.random.default_rng(0)
+    rows = []
+    for part in ("pixels", "masks"):
+        (folder / part).mkdir(parents=True)
+    for number in range(count):
+        shape = (80, 100) if kind == "whole" else (2, 64, 64)
+        pixels = random.integers(0, 200, (*shape, 3), dtype=np.uint8)
+        labels = np.zeros(shape, np.uint16)
+        labels[..., 20:30, 20:30] = 1
+        labels[..., 40:50, 20:35] = 2
+        pixels[..., 0] = np.where(labels > 0, 255, 0)
+        np.save(folder / "pixels" / f"s{number}.npy", pixels)
+        np.save(folder / "masks" / f"s{number}.npy", labels)
+        for index in range(1 if kind == "whole" else 2):
+            rows.append(
+                {
+                    "tile_id": f"s{number}_{index}", "sample_id": f"s{number}", "kind": kind, "index": index,
+                    "y": 0, "x": 0, "height": shape[-2], "width": shape[-1], "scale": 1.0,
+                    "valid_height": shape[-2] if index == 0 else 48, "valid_width": shape[-1],
+                    "tissue": 1.0, "foreground": 0.1, "weight": 1.0,
+                }
+            )  # fmt: skip
+    pd.DataFrame(rows)[list(COLUMNS)].to_parquet(folder / "tiles.parquet")
+    settings = {"kind": "whole", "scale": 1.0} if kind == "whole" else {"kind": "tiles", "tile": 64}
+    (folder / "recipe.json").write_text(json.dumps({"version": VERSION, "settings": settings, "fingerprint": ""}))
+    return Store.open(folder)
+
+
+def dataset(store: Store, **changes: Any) -> CropDataset:
+    options = AugmentOptions(rotate=30, scale=(0.8, 1.2), light=0.0)
+    settings: dict[str, Any] = {"crop": 64, "count": 20, "bins": 2, "seed": 0, **changes}
+    preprocess = settings.pop("preprocess", Preprocess())
+    target = settings.pop("target", targets.build("foreground"))
+    return CropDataset(store, store.tiles, target, preprocess, settings.pop("options", options), **settings)
+
+
+@pytest.mark.parametrize("kind", ["whole", "grid"])
+def test_an_example_is_a_function_of_its_key_in_any_process(tmp_path: Path, kind: str) -> None:
+    store = write_store(tmp_path / "store", kind)
+    here = [dataset(store)[(1, index)] for index in range(20)]
+    loader = DataLoader(dataset(store), batch_size=5, sampler=EpochSampler(20, 1), num_workers=2)
+    there = torch.cat([batch["image"] for batch in loader])
+    assert torch.equal(torch.stack([example["image"] for example in here]), there)
+    assert not torch.equal(dataset(store)[(2, 0)]["image"], here[0]["image"])
+
+
+def test_truth_lies_on_the_pixels_and_padding_weighs_nothing(tmp_path: Path) -> None:
+    data = dataset(write_store(tmp_path / "store", "grid"))
+    for index in range(20):
+        example = data[(0, index)]
+        assert example["image"].shape == (3, 64, 64)
+        assert example["image"].dtype == torch.uint8
+        red, truth, weight = example["image"][0], example["truth"][0], example["weight"][0]
+        sure = ((red == 0) | (red == 255)) & (weight > 0)
+        assert ((red == 255) == (truth > 0))[sure].float().mean() > 0.97
+        assert not truth[weight == 0].any()
+
+
+def test_what_repeats_a_slides_edge_is_never_learned(tmp_path: Path) -> None:
+    """Tile 1 of each slide has 16 rows beyond the slide: they must not come in as tissue with weight."""
+    store = write_store(tmp_path / "store", "grid")
+    plain = AugmentOptions(flip=0, quarter=False)
+    data = dataset(store, options=plain, count=12)
+    rows = [data.rows.iloc[row]["index"] for row in data._rows_of(0)]
+    for index, row in enumerate(rows):
+        covered = data[(0, index)]["weight"].sum()
+        assert covered == (64 * 64 if row == 0 else 48 * 64)
+
+
+def test_instances_and_weight_map_come_when_the_loss_asks(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", "whole")
+    target = targets.build("ternary")
+    loss = losses.build({"varce": 1.0, "sigma": 5.0}, target)
+    assert loss.needs == {"instances", "weight_map"}
+    data = dataset(store, target=target, needs=loss.needs, weight_map=loss.weight_map)
+    example = data[(0, 0)]
+    assert set(np.unique(example["instances"])) <= {0, 1, 2}
+    assert example["weight"].max() > 1
+    assert "instances" not in dataset(store)[(0, 0)]
+
+
+def test_clahe_sees_the_whole_image_before_the_crop(tmp_path: Path) -> None:
+    store = write_store(tmp_path / "store", "whole")
+    preprocess = Preprocess(clahe=2.0)
+    plain = AugmentOptions(flip=0, quarter=False)
+    data = dataset(store, preprocess=preprocess, options=plain, crop=32)
+    row = int(data._rows_of(0)[0])
+    whole = preprocess.pixels(np.asarray(store.pixels(data.rows.iloc[row].sample_id)))
+    crop = data[(0, 0)]["image"].numpy().transpose(1, 2, 0)
+    windows = np.lib.stride_tricks.sliding_window_view(whole, (32, 32, 3))[:, :, 0]
+    assert (windows == crop).all(axis=(2, 3, 4)).any()

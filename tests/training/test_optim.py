@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from histofold.errors import ConfigError
+from histofold.training.optim import OptimizerOptions, build_optimizer, build_schedule
+
+
+def rates(options: OptimizerOptions, steps: int = 100, per_epoch: int = 10) -> np.ndarray:
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), options)
+    schedule = build_schedule(optimizer, options, steps, per_epoch)
+    found = []
+    for step in range(steps):
+        schedule.step_update(step)
+        found.append(optimizer.param_groups[0]["lr"])
+    return np.array(found)
+
+
+def test_cosine_warms_up_and_ends_near_nothing() -> None:
+    found = rates(OptimizerOptions(lr=1.0, warmup=0.1, final=0.01))
+    assert (np.diff(found[:10]) > 0).all()
+    assert found.max() == pytest.approx(1.0, abs=0.02)
+    assert (np.diff(found[11:]) <= 0).all()
+    assert found[-1] < 0.02
+
+
+def test_step_falls_every_so_many_epochs() -> None:
+    found = rates(OptimizerOptions(lr=1.0, schedule="step", warmup=0, every=5, factor=0.1))
+    assert np.allclose(found[:50], 1.0)
+    assert np.allclose(found[50:], 0.1)
+
+
+def test_constant_is_constant() -> None:
+    assert np.allclose(rates(OptimizerOptions(lr=0.3, schedule="constant", warmup=0)), 0.3)
+
+
+def test_the_rate_is_a_function_of_the_step() -> None:
+    options = OptimizerOptions(lr=1.0)
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), options)
+    schedule = build_schedule(optimizer, options, 100, 10)
+    whole = rates(options)
+    for step in (70, 3, 42):  # as after a resume
+        schedule.step_update(step)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(whole[step])
+
+
+def test_biases_and_norms_do_not_decay() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    groups = build_optimizer(model, OptimizerOptions(weight_decay=0.1)).param_groups
+    decay = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
+    assert decay[id(model[0].weight)] == 0.1
+    assert decay[id(model[0].bias)] == decay[id(model[1].weight)] == 0.0
+    everything = build_optimizer(model, OptimizerOptions(weight_decay=0.1, decay_all=True)).param_groups
+    assert all(group["weight_decay"] == 0.1 for group in everything)
+
+
+@pytest.mark.parametrize(
+    "options", [OptimizerOptions(name="no_such"), OptimizerOptions(options={"no_such": 1})], ids=["name", "option"]
+)
+def test_what_timm_does_not_know_is_a_setting_error(options: OptimizerOptions) -> None:
+    with pytest.raises(ConfigError, match="optimizer"):
+        build_optimizer(torch.nn.Linear(2, 2), options)
+
+
+def test_an_unknown_schedule_is_a_setting_error() -> None:
+    options = OptimizerOptions(schedule="no_such")
+    with pytest.raises(ConfigError, match=r"optimizer\.schedule"):
+        build_schedule(build_optimizer(torch.nn.Linear(2, 2), options), options, 10, 1)
