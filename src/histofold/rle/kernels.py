@@ -16,8 +16,8 @@ from numba import njit
 
 from histofold.rle.arrays import Doubles, Ints, Longs, Pixels
 
-BLOCK = 128
-PART = 32
+BLOCK = 64  # pixels that are compared at once
+PART = 8  # and in a block that has a change
 
 
 @njit(nogil=True, cache=True)
@@ -80,46 +80,36 @@ def scan(flat: Pixels, n_lines: int, length: int, binary: bool) -> tuple[Longs, 
 
 
 @njit(nogil=True, cache=True)
-def transpose(offsets: Longs, positions: Ints, values: Ints, length: int) -> tuple[Longs, Ints, Ints]:
-    """Give the change points of the crossing lines: wherever two neighbouring lines differ, each pixel changes.
+def cross(
+    offsets: Longs, positions: Ints, values: Ints, length: int, first: int, last: int,
+    cursor: Longs, placed: Ints, new_values: Ints,
+) -> None:  # fmt: skip
+    """Walk lines `first` to `last` for the change points of the crossing lines: where neighbours differ, pixels change.
 
-    Two walks over the same pairs of lines, the first to count and the second to place (a counting sort).
+    A counting sort in two calls: with `placed` empty it adds to `cursor` how many change points each crossing line
+    gets; with room in `placed` it puts them where `cursor` points, and moves that on.
     """
-    n_lines = offsets.size - 1
-    crossing = np.zeros(length + 1, np.int64)
-    cursor = crossing
-    placed, new_values = np.empty(0, np.int32), np.empty(0, np.int32)
-    for phase in range(2):
-        for line in range(n_lines):
-            i, i_end = (offsets[line - 1], offsets[line]) if line > 0 else (offsets[0], offsets[0])
-            j, j_end = offsets[line], offsets[line + 1]
-            above, here, x = np.int32(0), np.int32(0), 0
-            while x < length:
-                end_above = positions[i] if i < i_end else length
-                end_here = positions[j] if j < j_end else length
-                end = min(end_above, end_here)
-                if above != here:
-                    if phase == 0:
-                        for c in range(x, end):
-                            crossing[c + 1] += 1
-                    else:
-                        for c in range(x, end):
-                            placed[cursor[c]] = line
-                            new_values[cursor[c]] = here
-                            cursor[c] += 1
-                if end_above == end and i < i_end:
-                    above = values[i]
-                    i += 1
-                if end_here == end and j < j_end:
-                    here = values[j]
-                    j += 1
-                x = end
-        if phase == 0:
-            for c in range(length):
-                crossing[c + 1] += crossing[c]
-            cursor = crossing.copy()
-            placed, new_values = np.empty(crossing[length], np.int32), np.empty(crossing[length], np.int32)
-    return crossing, placed, new_values
+    counting = placed.size == 0
+    for line in range(first, last):
+        i, i_end = (offsets[line - 1], offsets[line]) if line > 0 else (offsets[0], offsets[0])
+        j, j_end = offsets[line], offsets[line + 1]
+        above, here, x = np.int32(0), np.int32(0), 0
+        while x < length and (i < i_end or j < j_end or above != here):
+            end_above = positions[i] if i < i_end else length
+            end_here = positions[j] if j < j_end else length
+            end = min(end_above, end_here)
+            if above != here:
+                for c in range(x, end):
+                    if not counting:
+                        placed[cursor[c]], new_values[cursor[c]] = line, here
+                    cursor[c] += 1
+            if end_above == end and i < i_end:
+                above = values[i]
+                i += 1
+            if end_here == end and j < j_end:
+                here = values[j]
+                j += 1
+            x = end
 
 
 @njit(nogil=True, cache=True)
@@ -202,8 +192,10 @@ def paint(offsets: Longs, positions: Ints, values: Ints, length: int, y: int, x:
                 break
             if values[i] != 0:
                 right = min(width, (positions[i + 1] if i + 1 < end else length) - x)
-                for k in range(left, right):
-                    out[row, k] = values[i]
+                # A local value and unsigned indices: only so does the compiler see that this is a plain fill.
+                value = values[i]
+                for k in range(np.uint64(left), np.uint64(right)):
+                    out[np.uint64(row), k] = value
 
 
 @njit(nogil=True, cache=True)

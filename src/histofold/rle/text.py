@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numba import njit
 
+from histofold.rle import threads
 from histofold.rle.arrays import Bytes, Longs
 from histofold.rle.dialects import Dialect, RleError
 from histofold.rle.lines import frozen
@@ -98,7 +99,12 @@ def write(starts: Longs, lengths: Longs, dialect: Dialect) -> str:
     """Format 0-based runs as a text of the dialect."""
     if starts.size == 0:
         return dialect.empty
-    return write_groups(starts, lengths, np.array([0, starts.size]), dialect)[0]
+
+    def part(first: int, last: int) -> str:
+        groups = np.array([0, last - first])
+        return write_groups(starts[first:last], lengths[first:last], groups, dialect)[0]
+
+    return " ".join(threads.over_rows(part, starts.size, 64))  # a run costs about as much as 64 pixels
 
 
 def write_groups(starts: Longs, lengths: Longs, groups: Longs, dialect: Dialect) -> list[str]:
