@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, Generic, TypeVar, get_type_hints
 
 from histofold.errors import ConfigError
 
 T = TypeVar("T")
-
-
-@cache
-def _hints(made: type) -> dict[str, Any]:
-    """Types of a class's options; looked up once, for a search builds the same class with hundreds of settings."""
-    return get_type_hints(made)
 
 
 class Registry(Generic[T]):
@@ -24,6 +17,8 @@ class Registry(Generic[T]):
     def __init__(self, kind: str, classes: Mapping[str, type[T]]) -> None:
         self.kind = kind
         self.classes = dict(classes)
+        # Looked up once: a search builds the same class with hundreds of settings.
+        self._hints = {name: get_type_hints(cls) for name, cls in self.classes.items()}
 
     def names(self) -> list[str]:
         """All names, sorted."""
@@ -56,7 +51,7 @@ class Registry(Generic[T]):
                     f"{self.kind}.{option}={value}: {self.kind}={name} has no such option; "
                     f"expected one of {', '.join(sorted(known)) or 'none'}"
                 )
-        hints = _hints(self.classes[name])
+        hints = self._hints[name]
         checked = {option: self._typed(option, value, hints.get(option)) for option, value in options.items()}
         return self.classes[name](**checked)
 

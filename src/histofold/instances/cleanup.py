@@ -86,14 +86,16 @@ def renumber(labels: Labels, min_size: int = 0) -> Labels:
 def _renumber(labels: Labels, least: int) -> Labels:
     flat = labels.ravel()
     areas = np.zeros(flat.max() + 1 if flat.size else 1, np.int32)
-    for label in flat:
-        areas[label] += 1
-    number = 0
+    for at in range(flat.size):
+        areas[flat[at]] += 1
+    count = 0
     areas[0] = 0
     for label in range(1, areas.size):  # areas become new numbers
-        kept = areas[label] >= least
-        number += kept
-        areas[label] = number if kept else 0
+        if areas[label] >= least:
+            count += 1
+            areas[label] = count
+        else:
+            areas[label] = 0
     out = np.empty(flat.size, np.int32)
     for at in range(flat.size):
         out[at] = areas[flat[at]]

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 import cv2
+import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
@@ -18,6 +19,9 @@ from histofold.metrics.matching import Contingency, contingency
 
 Box = NDArray[np.int64]
 """First and last row, first and last column of an object."""
+
+FEW_PAIRS = 200_000
+"""Up to so many pairs of pixels, as nuclei have, comparing them costs less than building a tree."""
 
 
 @dataclass(frozen=True)
@@ -125,11 +129,31 @@ def _distance(first: _Objects, one: int, second: _Objects, two: int) -> float:
 
 def _directed(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> float:
     """Largest distance of a pixel of `left` to its nearest pixel of `right`."""
-    outside = (left > 0) & (right == 0)
-    if not outside.any():
+    outside = np.argwhere((left > 0) & (right == 0))
+    if not len(outside):
         return 0.0
-    distance, _ = KDTree(_outline(right)).query(np.argwhere(outside))
+    outline = _outline(right)
+    if len(outside) * len(outline) <= FEW_PAIRS:
+        return float(np.sqrt(_farthest(outside, outline)))
+    distance, _ = KDTree(outline).query(outside)
     return float(distance.max())
+
+
+@numba.njit(cache=True)
+def _farthest(points: NDArray[np.int64], outline: NDArray[np.int64]) -> int:
+    """Largest of the points' squared distances to the nearest pixel of the outline."""
+    farthest = np.int64(0)
+    for at in range(len(points)):
+        nearest = np.int64(1) << 62
+        for to in range(len(outline)):
+            square = (points[at, 0] - outline[to, 0]) ** 2 + (points[at, 1] - outline[to, 1]) ** 2
+            if square < nearest:
+                nearest = square
+                if nearest <= farthest:  # this point cannot be the farthest any more
+                    break
+        if nearest > farthest:
+            farthest = nearest
+    return int(farthest)
 
 
 def _outline(mask: NDArray[np.uint8]) -> NDArray[np.int64]:
