@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,17 @@ def test_any_program_reads_names_scale_and_offset(tmp_path: Path) -> None:
         assert file.profile["tiled"]
         assert file.transform.a == 4.0
         assert file.read(1).dtype == np.uint8
+
+
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_no_remarks_on_georeference(tmp_path: Path, scale: float) -> None:
+    """rasterio warns of files without a transform; ours have one, so nothing needs to be silenced."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with BandFileWriter(tmp_path / "a.tif", BANDS[:1], 8, 9, scale) as writer:
+            writer.write_rows(0, np.zeros((1, 8, 9), dtype=np.uint8))
+        with rasterio.open(tmp_path / "a.tif") as file:
+            file.read()
 
 
 def test_codes_and_values() -> None:

@@ -1,7 +1,8 @@
 """Band files: predictions as uint8 TIFFs that any program opens, written row by row and thresholded again at will.
 
 Tiled, deflate, one plane a band; names are GDAL's band descriptions, `value = offset + scale · code` its scale and
-offset tags. The transform maps to pixels of the full-size sample (y upwards, as programs for maps expect).
+offset tags. The transform maps to pixels of the full-size sample, counted upwards from its lower left corner as programs
+for maps expect; without one, rasterio would warn of its absence at each opening.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class BandFileWriter:
             zlevel=1,
             predictor=2,
             BIGTIFF="IF_SAFER",
-            transform=Affine(self.scale, 0, 0, 0, -self.scale, 0),
+            transform=Affine(self.scale, 0, 0, 0, -self.scale, self.scale * self.height),
         )
         for index, band in enumerate(self.bands, 1):
             file.set_band_description(index, band.name)
