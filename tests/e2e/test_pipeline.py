@@ -206,3 +206,15 @@ def test_slides_have_exactly_one_row(kidney: Any) -> None:
     table = pd.read_csv(kidney.submission / "submission.csv", keep_default_na=False)
     assert list(table.columns) == ["id", "predicted"]
     assert table["id"].is_unique
+
+
+def test_the_search_for_weights_runs_and_says_what_members_add(world: Any, said: Said) -> None:
+    assert world.run("evaluate", "runs=[first,second]", "folds=all", "name=mixed", "evaluate.search=best") == 0
+    text = said()
+    for word in ("equal", "greedy", "optimise", "adds", "cross-fitted"):
+        assert word in text
+    ensemble = Ensemble.read(world.oof / "ensembles" / "mixed.json")
+    assert sum(member.weight for member in ensemble.members) == pytest.approx(1.0)
+    assert set(ensemble.extra["adds"]) <= {"first", "second"}
+    (world.oof / "ensembles" / "mixed.json").unlink()
+    (world.oof / "ensembles" / "mixed.csv").unlink()

@@ -10,10 +10,11 @@ import pandas as pd
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
 from histofold.evaluation.crossfit import interval
+from histofold.evaluation.ensembling import Mixture, mix
 from histofold.evaluation.leaderboard import leaderboard
 from histofold.evaluation.oof import Run, find_run, find_runs
 from histofold.evaluation.table import cv_table
-from histofold.evaluation.tune import Members, Tuned, tune
+from histofold.evaluation.tune import Members
 from histofold.files import atomic
 from histofold.inference.ensemble import Ensemble, RunWeight, checkpoints_of
 from histofold.workspace import ALL_FOLDS, Workspace
@@ -35,12 +36,14 @@ def evaluate(config: Config) -> None:
     table = table[table["split"] == "train"]
     chosen = chosen_folds(config, table)
     members = Members.of(workspace, runs, table, chosen)
-    tuned = tune(workspace, members)
-    ensemble = describe(workspace, runs, members, tuned)
+    mixture = mix(workspace, members, [run.name for run in runs])
+    ensemble = describe(workspace, runs, mixture)
     path = ensemble.write(config.path("oof"))
     with atomic(path.with_suffix(".csv")) as temporary:
-        tuned.scores.to_csv(temporary, index=False)
-    print(cv_table(ensemble, tuned.scores))
+        mixture.tuned.scores.to_csv(temporary, index=False)
+    print(cv_table(ensemble, mixture.tuned.scores))
+    for line in mixture.lines:
+        print(line)
     print(f"{path}: written; `predict name={ensemble.name}` uses it")
 
 
@@ -61,8 +64,9 @@ def chosen_folds(config: Config, table: pd.DataFrame) -> list[int]:
     return sorted({int(fold) for fold in config.folds})
 
 
-def describe(workspace: Workspace, runs: Sequence[Run], members: Members, tuned: Tuned) -> Ensemble:
+def describe(workspace: Workspace, runs: Sequence[Run], mixture: Mixture) -> Ensemble:
     """Everything that predict, submit and report need, as one record."""
+    members, tuned = mixture.members, mixture.tuned
     config, scores = workspace.config, tuned.scores
     values = scores["score"].to_numpy(np.float64)
     low, high = interval(values, scores["group"].to_numpy(str), config.evaluate.bootstrap)
@@ -93,7 +97,8 @@ def describe(workspace: Workspace, runs: Sequence[Run], members: Members, tuned:
             column: float(scores[column].mean())
             for column in scores.columns
             if column not in ("fold", "height", "width", "score") and pd.api.types.is_numeric_dtype(scores[column])
-        },
+        }
+        | ({"adds": mixture.adds} if mixture.adds else {}),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,10 @@ class Members:
     folds: tuple[int, ...]
     known: int
 
+    def mixed(self, weights: Sequence[float]) -> tuple[MeanBands, ...]:
+        """The same files under other weights."""
+        return tuple(MeanBands(bands.paths, tuple(weights), bands.names) for bands in self.bands)
+
     @classmethod
     def of(
         cls,
@@ -71,6 +75,7 @@ class Tuned:
         threshold: of the foreground, for mask competitions.
         instances: decoder and options, for instance competitions.
         curve: (threshold, mean score).
+        per_fold: the setting that each fold was given: `level`, or the decoder's options.
     """
 
     scores: pd.DataFrame
@@ -78,6 +83,7 @@ class Tuned:
     threshold: float | None
     instances: dict[str, Any] | None
     curve: tuple[tuple[float, float], ...]
+    per_fold: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
 def tune(workspace: Workspace, members: Members) -> Tuned:
@@ -91,7 +97,7 @@ def tune(workspace: Workspace, members: Members) -> Tuned:
 
 
 def _tune_threshold(workspace: Workspace, members: Members) -> Tuned:
-    counts = histograms(workspace, members)
+    counts = histograms(workspace, members, members.bands)
     curves = np.stack([metrics.dice_curve(count) for count in counts])
     # Codes 1..255 only: 0 would call everything foreground, 256 nothing.
     columns = np.arange(1, 256) if workspace.config.evaluate.tune else np.array([LEVEL])
@@ -99,15 +105,22 @@ def _tune_threshold(workspace: Workspace, members: Members) -> Tuned:
     own = [int(columns[choice.per_fold[int(fold)]]) for fold in members.rows["fold"]]
     rows = [mask_scores(count, level) for count, level in zip(counts, own, strict=True)]
     curve = tuple((level / 255, float(curves[:, level].mean())) for level in range(1, 256, 2))
-    return Tuned(_table(members, rows), choice.optimistic, int(columns[choice.best]) / 255, None, curve)
+    return Tuned(
+        score_table(members, rows),
+        choice.optimistic,
+        int(columns[choice.best]) / 255,
+        None,
+        curve,
+        _levels(choice, columns),
+    )
 
 
-def histograms(workspace: Workspace, members: Members) -> list[NDArray[np.int64]]:
-    """Histograms (2, 256) of every sample, in the order of `members.rows`."""
+def histograms(workspace: Workspace, members: Members, bands: Sequence[MeanBands]) -> list[NDArray[np.int64]]:
+    """Histograms (2, 256) at full size of every sample, in the order of `members.rows`."""
     competition = workspace.competition
     tasks = [
-        HistogramTask(competition, workspace.sample(str(sample_id)), bands)
-        for sample_id, bands in zip(members.rows["sample_id"], members.bands, strict=True)
+        HistogramTask(competition, workspace.sample(str(sample_id)), mixed)
+        for sample_id, mixed in zip(members.rows["sample_id"], bands, strict=True)
     ]
     return _gather(_call, tasks, workspace.config.evaluate.workers, "histograms")
 
@@ -124,13 +137,28 @@ def _tune_decoder(workspace: Workspace, members: Members) -> Tuned:
     items = list(zip(members.bands, truths, strict=True))
     scores = score_grid(items, decoder.name, grid, metric, config.evaluate.workers)
     choice = cross_fit(scores, _folds(members))
-    tasks = [
-        DecodeTask(bands, TruthLabels(competition, sample_id), decoder.name, grid[choice.per_fold[int(fold)]], metric)
-        for sample_id, bands, fold in zip(ids, members.bands, members.rows["fold"], strict=True)
-    ]
-    rows = _gather(_call, tasks, config.evaluate.workers, "score")
+    own = [grid[choice.per_fold[int(fold)]] for fold in members.rows["fold"]]
+    rows = decoded_scores(workspace, members, members.bands, decoder.name, own)
     best = {"name": decoder.name, **instances.build(decoder.name, **grid[choice.best]).options()}
-    return Tuned(_table(members, rows), choice.optimistic, None, best, _curve(scores, grid, choice))
+    chosen = {fold: grid[column] for fold, column in choice.per_fold.items()}
+    return Tuned(score_table(members, rows), choice.optimistic, None, best, _curve(scores, grid, choice), chosen)
+
+
+def decoded_scores(
+    workspace: Workspace,
+    members: Members,
+    bands: Sequence[MeanBands],
+    decoder: str,
+    settings: Sequence[dict[str, Any]],
+) -> list[dict[str, float]]:
+    """All instance metrics of every sample at full size, each decoded with a setting of its own."""
+    competition = workspace.competition
+    ids = [str(sample_id) for sample_id in members.rows["sample_id"]]
+    tasks = [
+        DecodeTask(mixed, TruthLabels(competition, sample_id), decoder, options, competition.metric)
+        for sample_id, mixed, options in zip(ids, bands, settings, strict=True)
+    ]
+    return _gather(_call, tasks, workspace.config.evaluate.workers, "score")
 
 
 def _grid(decoder: instances.Decoder) -> list[dict[str, Any]]:
@@ -180,10 +208,15 @@ def _gather(function: Any, tasks: list[Any], workers: int, text: str) -> list[An
     return [results[index] for index in range(len(tasks))]
 
 
+def _levels(choice: Choice, columns: NDArray[np.int64]) -> dict[int, dict[str, Any]]:
+    return {fold: {"level": int(columns[column])} for fold, column in choice.per_fold.items()}
+
+
 def _folds(members: Members) -> NDArray[np.int64]:
     return members.rows["fold"].to_numpy(np.int64)
 
 
-def _table(members: Members, rows: list[dict[str, float]]) -> pd.DataFrame:
+def score_table(members: Members, rows: list[dict[str, float]]) -> pd.DataFrame:
+    """Samples with their fold, stratum, group and size, and the scores `rows` of each."""
     kept = members.rows[["sample_id", "fold", "stratum", "group", "height", "width"]]
     return pd.concat([kept.reset_index(drop=True), pd.DataFrame(rows)], axis=1)
