@@ -1,0 +1,113 @@
+"""Members' weights by `evaluate.search`, with thresholds and instance settings, all cross-fitted together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from histofold import instances
+from histofold.errors import ConfigError
+from histofold.evaluation.objective import LEVELS, Scorer
+from histofold.evaluation.scoring import mask_scores
+from histofold.evaluation.search import STRATEGIES, Found, Objective, search, simplest, worth
+from histofold.evaluation.tune import Members, Tuned, decoded_scores, histograms, score_table, tune
+from histofold.workspace import Workspace
+
+SINGLE = "equal"
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The chosen weights and everything tuned with them.
+
+    Attributes:
+        members: with the chosen weights.
+        tuned: settings and honest scores.
+        lines: what the search found, for the person who asked.
+        adds: run → mean score lost without it.
+    """
+
+    members: Members
+    tuned: Tuned
+    lines: tuple[str, ...] = ()
+    adds: dict[str, float] | None = None
+
+
+def mix(workspace: Workspace, members: Members, runs: Sequence[str]) -> Mixture:
+    """Tune equal weights, or search for better ones when `evaluate.search` says so and there are several runs.
+
+    Raises:
+        ConfigError: an unknown search.
+    """
+    strategy = workspace.config.evaluate.search
+    if strategy not in (*STRATEGIES, "best"):
+        raise ConfigError(f"evaluate.search={strategy}: expected {', '.join(STRATEGIES)} or best")
+    tuned = tune(workspace, members)
+    if len(runs) == 1 or strategy == SINGLE:
+        return Mixture(members, tuned)
+    objective, settings = _objective(workspace, members, tuned)
+    folds = members.rows["fold"].to_numpy(np.int64)
+    names = list(STRATEGIES) if strategy == "best" else [SINGLE, strategy]
+    found = [search(name, objective, folds, len(runs)) for name in names]
+    groups = members.rows["group"].to_numpy(str)
+    chosen = simplest(found, groups) if strategy == "best" else found[-1]
+    adds = {runs[member]: value for member, value in worth(objective, chosen.weights, chosen.column).items()}
+    lines = (
+        *(_line(item, runs, item is chosen) for item in found),
+        *(f"  {run} adds {v:+.4f}" for run, v in adds.items()),
+    )
+    return Mixture(_weighted(members, chosen), _final(workspace, members, tuned, chosen, settings), lines, adds)
+
+
+def _objective(workspace: Workspace, members: Members, tuned: Tuned) -> tuple[Objective, list[dict[str, Any]]]:
+    """What the searches maximise, and the settings that its columns stand for.
+
+    For masks these are all thresholds. Instances are decoded with the decoder's own setting while weights are searched:
+    a setting tuned on all folds would carry one fold's truth into the choice of its weights.
+    """
+    competition = workspace.competition
+    ids = tuple(str(sample_id) for sample_id in members.rows["sample_id"])
+    workers = workspace.config.evaluate.workers
+    if tuned.instances is None:
+        scorer = Scorer(competition, ids, members.bands, (), workers)
+        return Objective(scorer), [{"level": int(level)} for level in LEVELS]
+    decoder = instances.resolve(workspace.config.instances, members.names)
+    settings = [decoder.options()]
+    decoders = tuple(instances.build(decoder.name, **options) for options in settings)
+    return Objective(Scorer(competition, ids, members.bands, decoders, workers)), settings
+
+
+def _weighted(members: Members, chosen: Found) -> Members:
+    return replace(members, weights=chosen.weights, bands=members.mixed(chosen.weights))
+
+
+def _final(
+    workspace: Workspace, members: Members, tuned: Tuned, chosen: Found, settings: list[dict[str, Any]]
+) -> Tuned:
+    """Honest scores at full size under each fold's own weights and setting, and the submission's own setting."""
+    folds = [int(fold) for fold in members.rows["fold"]]
+    by_fold = {fold: members.mixed(weights) for fold, (weights, _) in chosen.per_fold.items()}
+    bands = [by_fold[fold][row] for row, fold in enumerate(folds)]
+    final = tune(workspace, _weighted(members, chosen))
+    if tuned.instances is None:
+        levels = {fold: settings[column]["level"] for fold, (_, column) in chosen.per_fold.items()}
+        counts = histograms(workspace, members, bands)
+        rows = [mask_scores(count, levels[fold]) for count, fold in zip(counts, folds, strict=True)]
+        given: dict[int, dict[str, Any]] = {fold: {"level": level} for fold, level in levels.items()}
+    else:
+        # Each fold decodes with the setting that the other folds chose under equal weights.
+        given = tuned.per_fold
+        name = str(tuned.instances["name"])
+        rows = decoded_scores(workspace, members, bands, name, [given[fold] for fold in folds])
+    return replace(final, scores=score_table(members, rows), per_fold=given)
+
+
+def _line(found: Found, runs: Sequence[str], chosen: bool) -> str:
+    parts = ", ".join(f"{run} {weight:.2f}" for run, weight in zip(runs, found.weights, strict=True) if weight > 0)
+    mark = "→" if chosen else " "
+    return (
+        f"{mark} {found.strategy:9} cross-fitted {found.cross_fitted:.4f}, optimistic {found.optimistic:.4f}: {parts}"
+    )
