@@ -1,8 +1,8 @@
 """Band files: predictions as uint8 TIFFs that any program opens, written row by row and thresholded again at will.
 
 Tiled, deflate, one plane a band; names are GDAL's band descriptions, `value = offset + scale · code` its scale and
-offset tags. The transform maps to pixels of the full-size sample, counted upwards from its lower left corner as programs
-for maps expect; without one, rasterio would warn of its absence at each opening.
+offset tags. The transform maps to pixels of the full-size sample, counted upwards from its lower left corner as
+programs for maps expect; without one, rasterio would warn of its absence at each opening.
 """
 
 from __future__ import annotations
