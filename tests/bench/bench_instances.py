@@ -29,13 +29,16 @@ Row = tuple[str, float, str, float, float]
 
 
 def seconds(function: Callable[[], Any], repeats: int = 3) -> float:
-    """The shortest of some runs, after one that is not counted (it compiles, and warms the caches)."""
+    """Least processor time of some runs, after one that is not counted (it compiles, and warms the caches).
+
+    All threads are added up: a quiet machine needs no more than this by the clock, and a busy one tells the same.
+    """
     function()
     best = float("inf")
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         function()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     return best
 
 
@@ -83,12 +86,12 @@ def bands_of(target: targets.Target, labels: Labels) -> dict[str, NDArray[np.flo
 def loop_over_pairs(truth: Labels, prediction: Labels, objects: int) -> float:
     """Seconds that comparing every true with every predicted mask takes, from the first `objects` true ones."""
     predicted = np.unique(prediction)[1:]
-    start = time.perf_counter()
+    start = time.process_time()
     for label in np.unique(truth)[1 : objects + 1]:
         mask = truth == label
         for other in predicted[:objects]:
             np.count_nonzero(mask & (prediction == other))
-    spent = time.perf_counter() - start
+    spent = time.process_time() - start
     return spent * (truth.max() / objects) * (len(predicted) / objects)
 
 
