@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from functools import partial
 
 import numpy as np
 from numba import njit
@@ -111,8 +112,9 @@ def upsample_lines(
     level = level_of(threshold)
     top, done, held = 0, 0, np.empty((0, reduced_width), np.uint8)
 
-    def work(start: int, end: int) -> lines.Lines:
-        arrays = (held, above[start:end] - np.int32(top), shares[start:end], cells, fractions)
+    def work(origin: int, start: int, end: int) -> lines.Lines:
+        rows = slice(origin + start, origin + end)
+        arrays = (held, above[rows] - np.int32(top), shares[rows], cells, fractions)
         return lines.Lines(width, *_cross(*(lines.frozen(array) for array in arrays), level))
 
     for band in bands:
@@ -126,7 +128,7 @@ def upsample_lines(
         ready = height if bottom == reduced_height else int(np.searchsorted(above, bottom - 1))
         for start in range(done, ready, BAND):
             end = min(ready, start + BAND)
-            spans = threads.over_rows(lambda a, b, start=start: work(start + a, start + b), end - start, width)
+            spans = threads.over_rows(partial(work, start), end - start, width)
             yield lines.stack(spans, width)
         done = max(done, ready)
         keep = min(len(held) - 1, int(above[done]) - top) if done < height else len(held)

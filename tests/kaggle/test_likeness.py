@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from histofold import rle
+from histofold.errors import DataError
+from histofold.kaggle import csv, likeness
+from histofold.kaggle.csv import CsvFormat
+from histofold.kaggle.likeness import Extent
+
+NUCLEI = CsvFormat("ImageId", "EncodedPixels", per_instance=True)
+SLIDES = CsvFormat("id", "predicted")
+
+
+def population(count: int, seed: int, empty: float = 0.03) -> list[Extent]:
+    """Samples of 65,536 pixels with areas and counts that spread widely, as in microscopy."""
+    rng = np.random.default_rng(seed)
+    extents = []
+    for number in range(count):
+        instances = 0 if rng.random() < empty else int(np.ceil(rng.lognormal(3, 1)))
+        area = int(sum(rng.integers(50, 300, instances)))
+        extents.append(Extent(f"s{number}", 65_536, min(area, 60_000), instances))
+    return extents
+
+
+def test_areas_and_counts_of_a_file(tmp_path: Path) -> None:
+    labels = np.zeros((20, 30), np.int32)
+    labels[2:5, 2:8], labels[5:9, 2:8], labels[15:, 20:] = 1, 2, 3
+    rows = [("x", text) for text in rle.encode_labels(labels).values()]
+    csv.write(tmp_path / "n.csv", NUCLEI, [*rows, ("none", ""), ("unknown", "1 1")])
+    shapes = {"x": (20, 30), "none": (7, 7)}
+    found = likeness.area_statistics(tmp_path / "n.csv", NUCLEI, shapes)
+    assert found == [Extent("x", 600, 92, 3), Extent("none", 49, 0, 0)]
+    assert found[0] == likeness.of_labels("x", labels)
+    # One mask a sample: objects that touch are one.
+    csv.write(tmp_path / "s.csv", SLIDES, [("x", rle.encode(labels))])
+    expected = Extent("x", 600, 92, 2)
+    assert likeness.area_statistics(tmp_path / "s.csv", SLIDES, shapes) == [expected]
+    assert likeness.of_mask("x", rle.RunMask.from_mask(labels)) == expected
+    assert likeness.of_labels("x", labels, truth="mask") == expected
+    assert expected.share == pytest.approx(92 / 600)
+
+
+def test_a_faulty_row_is_named(tmp_path: Path) -> None:
+    csv.write(tmp_path / "s.csv", SLIDES, [("x", ""), ("y", "9 9")])
+    with pytest.raises(DataError, match=r"s\.csv, line 3, sample 'y': run 1 of 1"):
+        likeness.area_statistics(tmp_path / "s.csv", SLIDES, {"x": (3, 3), "y": (3, 3)})
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("count", [5, 65, 300])
+def test_samples_of_the_same_kind_are_alike(seed: int, count: int) -> None:
+    assert likeness.warnings(population(count, seed), population(400, 1000 + seed)) == []
+
+
+@pytest.mark.parametrize("count", [65, 300])
+def test_what_went_wrong_is_noticed(count: int) -> None:
+    reference, fine = population(400, 1), population(count, 2)
+
+    def changed(**change: object) -> list[str]:
+        new = [Extent(e.sample_id, e.pixels, *(f(e) for f in change.values())) for e in fine]  # type: ignore[operator]
+        return likeness.warnings(new, reference)
+
+    nothing = changed(area=lambda e: 0, instances=lambda e: 0)
+    assert len(nothing) == 3
+    assert nothing[0].startswith("share of samples without foreground: 1, training truth 0.0")
+    assert nothing[0].endswith("UNLIKE the training truth")
+    (larger,) = changed(area=lambda e: min(4 * e.area, e.pixels), instances=lambda e: e.instances)
+    assert larger.startswith("foreground share of a sample, median")
+    (noise,) = changed(area=lambda e: e.area, instances=lambda e: 10 * e.instances)
+    assert noise.startswith("instances in a sample, median")
+    half = changed(
+        area=lambda e: e.area * (int(e.sample_id[1:]) % 2), instances=lambda e: e.instances * (int(e.sample_id[1:]) % 2)
+    )
+    assert any(line.startswith("share of samples without") for line in half)
+
+
+def test_nothing_to_compare() -> None:
+    with pytest.raises(DataError, match="the submission has no sample"):
+        likeness.compare([], population(3, 0))
+    with pytest.raises(DataError, match="the training truth has no sample"):
+        likeness.compare(population(3, 0), [])
+
+
+@pytest.mark.parametrize("submission", [population(65, 3), [Extent("a", 100, 0, 0)]])
+def test_the_picture(submission: list[Extent], tmp_path: Path) -> None:
+    path = likeness.picture(submission, population(400, 1), tmp_path / "new" / "likeness.png")
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert path.stat().st_size > 10_000
+
+
+def test_the_wrong_order_of_pixels_is_noticed(tmp_path: Path) -> None:
+    """Row-major texts pass every rule of a column-major competition; only their fragments give them away."""
+    rng = np.random.default_rng(0)
+    shapes, right, wrong = {}, [], []
+    for number in range(8):
+        mask = np.zeros((300, 400), np.uint8)
+        for _ in range(12):
+            y, x, r = rng.integers(20, 280), rng.integers(20, 380), rng.integers(8, 18)
+            yy, xx = np.ogrid[:300, :400]
+            mask |= ((yy - y) ** 2 + (xx - x) ** 2 < r * r).astype(np.uint8)
+        shapes[f"s{number}"] = mask.shape
+        right.append((f"s{number}", rle.encode(mask, "columns")))
+        wrong.append((f"s{number}", rle.encode(mask, "rows")))
+    found = []
+    for rows in (right, wrong):
+        csv.write(tmp_path / "s.csv", SLIDES, rows)
+        found.append(likeness.area_statistics(tmp_path / "s.csv", SLIDES, shapes))
+    assert likeness.warnings(found[0], found[0]) == []
+    assert [line.split(":")[0] for line in likeness.warnings(found[1], found[0])] == ["instances in a sample, median"]
