@@ -1,8 +1,8 @@
 """What happens to pixels before a network sees them: the same in training, OOF and test, kept in the checkpoint.
 
-Two steps. `pixels` works on uint8 images on the CPU (contrast stretch, CLAHE); it is deterministic, so that nothing differs between the
-image a network learned from and the one it is asked about (trap S1 and S4 of the U-Net++ original). `normalise` works
-on float batches on the device (mean and standard deviation a channel).
+Two steps. `pixels` works on uint8 images on the CPU (contrast stretch, CLAHE); it is deterministic, so that nothing
+differs between the image a network learned from and the one it is asked about (trap S1 and S4 of the U-Net++ original).
+`normalise` works on float batches on the device (mean and standard deviation a channel).
 """
 
 from __future__ import annotations

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any
 
 from tqdm import tqdm
 
-T = TypeVar("T")
 
-
-def bar(items: Iterable[T] | None = None, *, total: int | None = None, text: str = "", unit: str = "it") -> tqdm[T]:
+def bar(items: Iterable[Any] | None = None, *, total: int | None = None, text: str = "", unit: str = "it") -> tqdm[Any]:
     """A progress bar over `items`, or one moved by hand with `.update(n)` when `items` is None.
 
     Without a terminal (a log file, CI) it writes a line now and then instead of thousands of carriage returns.

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from histofold import metrics
 from histofold.competitions.base import Competition
@@ -51,8 +50,8 @@ class Scorer:
         """Tables (samples, settings), one a candidate."""
         one: Callable[[int, list[Weights]], NDArray[np.float64]] = self._instances if self.decoders else self._masks
         count = len(self.sample_ids)
-        meter: tqdm[Any] = bar(total=count, text=f"search, {len(candidates)} mixtures", unit="sample")
-        with meter as progress, ThreadPoolExecutor(self.workers or cores()) as pool:
+        text = f"search, {len(candidates)} mixtures"
+        with bar(total=count, text=text) as progress, ThreadPoolExecutor(self.workers or cores()) as pool:
             tasks = [pool.submit(one, index, candidates) for index in range(count)]
             rows = []
             for task in tasks:

@@ -25,7 +25,8 @@ def prepare(config: Config) -> None:
     samples = competition.samples()
     print(prepare_folds(workspace, samples))
     workers = config.prepare.workers
-    plan(competition, workspace.recipe, workers, workspace.store_path).check(limits.of(config.limits, workspace.prepared))
+    needed = plan(competition, workspace.recipe, workers, workspace.store_path)
+    needed.check(limits.of(config.limits, workspace.prepared))
     report = prepare_store(
         competition, workspace.recipe, workspace.store_path, workers, workspace.shard(), config.prepare.force
     )

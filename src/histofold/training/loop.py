@@ -19,7 +19,6 @@ from timm.scheduler.scheduler import Scheduler
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from histofold.config import TrainConfig
 from histofold.errors import HistofoldError
@@ -81,8 +80,7 @@ def fit(
     while progress.epoch < settings.epochs:
         loader = fabric.setup_dataloaders(_loader(fabric, dataset, settings, progress), use_distributed_sampler=False)
         text = f"epoch {progress.epoch + 1}/{settings.epochs}"
-        meter: tqdm[Any] = bar(total=batches, text=text, unit="batch")
-        with meter as shown:
+        with bar(total=batches, text=text, unit="batch") as shown:
             shown.update(progress.batches)
             for batch in _first(loader, batches - progress.batches):
                 _train_batch(fabric, model, optimizer, parts, settings, seed, progress, batch, batches)
