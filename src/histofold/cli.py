@@ -56,12 +56,14 @@ def fail(verb: str, error: Exception) -> int:
             f"(source .venv/bin/activate) or use ./run.sh {verb}",
             1,
         )
+    if isinstance(error, BrokenPipeError):
+        # `… | head` has seen enough; what is still buffered goes nowhere instead of into a second error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return _say(f"{error.filename}: {error.strerror}", 1)
     if type(error).__name__ == "OutOfMemoryError":
-        return _say(
-            "the GPU's memory is full: lower train.batch and raise train.accumulate, or lower predict.batch", 1
-        )
+        return _say("the GPU's memory is full: lower train.batch and raise train.accumulate, or lower predict.batch", 1)
     raise error
 
 

@@ -121,8 +121,8 @@ def _unknown_choice(found: str, text: str) -> str:
     choices = re.findall(r"^\t(\w\S*)$", text, flags=re.MULTILINE)
     if group == "hydra/launcher":
         return (
-            f"{group}={choice}: not installed (found: {', '.join(choices)}); "
-            "pip install -r requirements-cluster.txt brings ray, submitit_slurm and submitit_local"
+            f"{group}={choice}: not installed; there are {', '.join(choices)}, "
+            "and pip install -r requirements-cluster.txt brings ray, submitit_slurm and submitit_local"
         )
     return f"{group}={choice}: unknown {group}{nearest(choice, choices)}; expected one of: {', '.join(choices)}"
 

@@ -29,6 +29,10 @@ from histofold.compose import CONFIGS, ROOT, explain, opened
 from histofold.errors import ConfigError, HistofoldError
 
 
+class LauncherError(HistofoldError):
+    """The launcher could not run the jobs."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How one job ended: its overrides, its exit code (0 is well), and the line that says what was wrong."""
@@ -59,6 +63,10 @@ def multirun(verb: str, overrides: Sequence[str]) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         GlobalHydra.instance().clear()
         raise ConfigError(explain(error, overrides, CONFIGS)) from error
+    except Exception as error:
+        # Jobs report their own errors, so this is the launcher itself: a Ray or SLURM that does not start.
+        first = str(error).strip().split("\n", 1)[0]
+        raise LauncherError(f"the launcher failed ({type(error).__name__}: {first}); see what it says above") from error
     finally:
         GlobalHydra.instance().clear()
         if folder is not None and not keep:
@@ -129,5 +137,3 @@ def _let_workers_import() -> None:
     """Let processes of a launcher find the package, which is not installed but lies in src/."""
     paths = [str(ROOT / "src"), *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
-
-

@@ -12,8 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
+from histofold.cli import main
 from histofold.errors import DataError, HistofoldError, ResourceError
 from histofold.kaggle import unpack as unpacking
 from histofold.kaggle.client import Client
@@ -239,3 +242,69 @@ def test_a_folder_named_as_its_archive_is_not_doubled(tmp_path: Path) -> None:
 
 def test_errors_of_download_are_histofolds() -> None:
     assert issubclass(DamagedArchiveError, HistofoldError)
+
+
+def png(value: int) -> bytes:
+    return cv2.imencode(".png", np.full((32, 32, 3), value, np.uint8))[1].tobytes()
+
+
+def bowl(test_ids: tuple[str, ...] = ("t1",)) -> bytes:
+    """A very small Data Science Bowl as Kaggle packs it."""
+    mask = np.zeros((32, 32), np.uint8)
+    mask[4:12, 4:12] = 255
+    train = {f"{name}/images/{name}.png": png(40) for name in ("a", "b")}
+    train |= {f"{name}/masks/1.png": cv2.imencode(".png", mask)[1].tobytes() for name in ("a", "b")}
+    return zipped(
+        {
+            "stage1_train.zip": zipped(train),
+            "stage1_test.zip": zipped({"t1/images/t1.png": png(60)}),
+            "stage1_sample_submission.csv": ("ImageId,EncodedPixels\n" + "".join(f"{n},\n" for n in test_ids)).encode(),
+        }
+    )
+
+
+def test_the_verb_fetches_checks_and_does_nothing_the_second_time(
+    kaggle_server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], secret: str
+) -> None:
+    kaggle_server.archive = bowl()
+    argv = ["competition=dsb2018", f"paths.input={tmp_path}/input"]
+    assert main("download", argv) == 0
+    output = capsys.readouterr()
+    assert "complete; next: ./run.sh prepare competition=dsb2018" in output.out
+    assert secret not in output.out + output.err
+    calls = len(kaggle_server.calls)
+    assert main("download", argv) == 0
+    assert "everything is there already" in capsys.readouterr().out
+    assert len(kaggle_server.calls) == calls
+
+
+def test_the_verb_says_when_what_arrived_is_not_all(
+    kaggle_server: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kaggle_server.archive = bowl(("t1", "t2"))
+    assert main("download", ["competition=dsb2018", f"paths.input={tmp_path}/input"]) == 1
+    error = capsys.readouterr().err.splitlines()
+    assert "stage1_test/ lacks 1 of 2 images (t2" in error[-1]
+
+
+def test_the_verb_without_credentials(
+    no_credentials: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("download", ["competition=dsb2018", f"paths.input={tmp_path}/input"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("histofold: no Kaggle credentials were found")
+    assert error.count("\n") == 1
+
+
+def test_the_verb_for_what_is_not_on_kaggle(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("download", ["competition=demo_kidney"]) == 2
+    assert "not on Kaggle" in capsys.readouterr().err
+
+
+def test_a_competition_without_its_files_says_how_to_get_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("prepare", ["competition=dsb2018", f"paths.input={tmp_path}/input"]) == 1
+    error = capsys.readouterr().err
+    assert "./run.sh download competition=dsb2018" in error
+    assert error.count("\n") == 1

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from histofold import competitions
 from histofold.competitions.base import Competition
@@ -25,7 +28,7 @@ def check(config: Config) -> None:
     path = _path(config)
     if not path.is_file():
         raise DataError(f"{path}: no such file; make it with ./run.sh submit, or name another with file=PATH")
-    faults = faults_of(competition, path)
+    faults = faults_of(competition, path, config.path("prepared") / competition.name / "folds.csv")
     for fault in faults[:SHOWN]:
         print(f"{path}: {fault}")
     if len(faults) > SHOWN:
@@ -35,8 +38,10 @@ def check(config: Config) -> None:
     print(f"{path}: keeps all rules of {competition.name}")
 
 
-def faults_of(competition: Competition, path: Path) -> list[Fault]:
+def faults_of(competition: Competition, path: Path, folds: Path | None = None) -> list[Fault]:
     """Every fault of a CSV by the competition's rules; none means that Kaggle takes it.
+
+    `folds` is the competition's folds.csv, where there is one.
 
     Raises:
         ConfigError: the competition has no CSV.
@@ -45,14 +50,26 @@ def faults_of(competition: Competition, path: Path) -> list[Fault]:
         raise ConfigError(f"competition={competition.name}: it has no submission file to check")
     competition.check()
     ids = competition.submission_ids()
+    return validate(path, competition.csv, ids, _shapes(competition, ids, folds))
+
+
+def _shapes(competition: Competition, ids: Sequence[str], folds: Path | None) -> dict[str, tuple[int, int]]:
+    """Height and width of each sample: from folds.csv where it has them all, because opening every image takes long."""
+    if folds is not None and folds.is_file():
+        table = pd.read_csv(folds, dtype={"sample_id": str}).set_index("sample_id")
+        if set(ids) <= set(table.index):
+            sizes = table.loc[list(ids), ["height", "width"]].to_numpy(int)
+            return {name: (int(height), int(width)) for name, (height, width) in zip(ids, sizes, strict=True)}
     samples = {sample.sample_id: sample for sample in competition.samples()}
-    shapes = {name: (samples[name].height, samples[name].width) for name in ids if name in samples}
-    return validate(path, competition.csv, ids, shapes)
+    return {name: (samples[name].height, samples[name].width) for name in ids if name in samples}
 
 
 def _path(config: Config) -> Path:
     if config.file is not None:
         return Path(config.file)
-    if config.name is None:
-        raise ConfigError("name=null: which file? name=NAME checks that submission, file=PATH any CSV")
-    return config.path("submissions") / config.competition.name / config.name / "submission.csv"
+    folder = config.path("submissions") / config.competition.name
+    names = [config.name] if config.name else sorted(path.parent.name for path in folder.glob("*/submission.csv"))
+    if len(names) != 1:
+        found = f"there are {', '.join(names)}" if names else f"there is none in {folder}"
+        raise ConfigError(f"name=null: which submission? {found}; name=NAME checks that one, file=PATH any CSV")
+    return folder / names[0] / "submission.csv"

@@ -1,0 +1,87 @@
+"""`-m` through the real launchers: local SLURM stand-in and a local Ray; skipped where they are not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LAUNCHERS = {"submitit_local": "hydra_submitit_launcher", "ray": "hydra_ray_launcher"}
+
+
+def has_plugin(name: str) -> bool:
+    return importlib.util.find_spec("hydra_plugins") is not None and (
+        importlib.util.find_spec(f"hydra_plugins.{name}") is not None
+    )
+
+
+@pytest.fixture
+def own_images(tmp_path: Path) -> Path:
+    """A folder competition of six small images with one square each."""
+    import cv2
+
+    for index in range(6):
+        image = np.full((48, 48, 3), 40 * index, np.uint8)
+        labels = np.zeros((48, 48), np.uint8)
+        labels[8:20, 8:20] = 1
+        for folder, array in (("images", image), ("labels", labels)):
+            path = tmp_path / "input" / "custom" / folder / f"s{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), array)
+    return tmp_path
+
+
+def prepare(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    overrides = ["competition=folders", "prepare.n_folds=2", "prepare.workers=1"]
+    for name in ("input", "oof", "submissions"):
+        overrides.append(f"paths.{name}={place / name}")
+    overrides.append(f"paths.prepared={place / 'prepared'}")
+    return subprocess.run(
+        [sys.executable, str(ROOT / "src" / "prepare.py"), *overrides, "-m", *arguments],
+        cwd=place,
+        env={**os.environ, "RAY_DISABLE_IMPORT_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=280,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_jobs_through_a_launcher(own_images: Path, launcher: str) -> None:
+    if not has_plugin(LAUNCHERS[launcher]):
+        pytest.skip("pip install -r requirements-cluster.txt")
+    result = prepare(own_images, "shard=0/2,1/2", f"hydra/launcher={launcher}")
+    assert result.returncode == 0, result.stderr
+    assert "2 of 2 jobs done" in result.stderr
+    assert len(list((own_images / "prepared" / "custom" / "whole" / "pixels").glob("*.npy"))) == 6
+    assert sorted(path.name for path in own_images.iterdir()) == ["input", "oof", "prepared"]
+    assert list((own_images / "oof").iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_failing_job_of_a_launcher(own_images: Path, launcher: str) -> None:
+    if not has_plugin(LAUNCHERS[launcher]):
+        pytest.skip("pip install -r requirements-cluster.txt")
+    result = prepare(own_images, "prepare.n_folds=2,99", f"hydra/launcher={launcher}")
+    assert result.returncode != 0
+    assert "failed: prepare.n_folds=99: " in result.stderr
+    assert "1 of 2 jobs done" in result.stderr
+
+
+def test_a_launcher_that_is_not_installed_is_one_line(own_images: Path) -> None:
+    if has_plugin("hydra_ray_launcher"):
+        pytest.skip("it is installed")
+    result = prepare(own_images, "shard=0/2,1/2", "hydra/launcher=ray")
+    assert result.returncode == 2
+    assert result.stderr.startswith("histofold: hydra/launcher=ray: not installed")
+    assert "requirements-cluster.txt" in result.stderr
+    assert result.stderr.count("\n") == 1
