@@ -20,6 +20,7 @@ histofold: from histology slides and images to a submission that Kaggle accepts
   evaluate    the leaderboard, or an ensemble's CV:        ./run.sh evaluate competition=dsb2018 runs=[unet]
   predict     the test set, or your own images:            ./run.sh predict images=FOLDER
   submit      submission.csv, validated; sent on request:  ./run.sh submit competition=dsb2018 name=unet submit.send=true
+  kernel      a notebook that submits without internet:    ./run.sh kernel competition=hubmap_kidney name=unet
   report      one HTML page:                               ./run.sh report competition=dsb2018 name=unet
   validate    check any submission CSV:                    ./run.sh validate competition=dsb2018 file=submission.csv
   bench NAME  one of tests/bench/, for example             ./run.sh bench rle
@@ -118,11 +119,11 @@ main() {
     case "$name" in
         help | -h | --help) help ;;
         setup) environment "${1:-requirements.txt}" && say "ready: $PY" ;;
-        demo | download | prepare | train | evaluate | predict | submit | report | validate) verb "$name" "$@" ;;
+        demo | download | prepare | train | evaluate | predict | submit | kernel | report | validate) verb "$name" "$@" ;;
         bench) bench "$@" ;;
         test) run_tests "$@" ;;
         *)
-            say "$name: unknown verb; there are: setup demo download prepare train evaluate predict submit report validate bench test help"
+            say "$name: unknown verb; there are: setup demo download prepare train evaluate predict submit kernel report validate bench test help"
             return 2
             ;;
     esac

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-VERBS = ["setup", "demo", "download", "prepare", "train", "evaluate", "predict", "submit", "report", "validate"]
-VERBS += ["bench", "test", "help"]
+VERBS = ["setup", "demo", "download", "prepare", "train", "evaluate", "predict", "submit", "kernel", "report"]
+VERBS += ["validate", "bench", "test", "help"]
 
 # Stands in for Python: answers as it does, makes a "virtual environment" that is itself, and writes down its calls.
 FAKE = """#!/bin/sh

@@ -62,6 +62,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "evaluate.workers": (0, INFINITE),
     "submit.min_area": (0, INFINITE),
     "submit.max_hole": (0, INFINITE),
+    "kernel.hours": (0.01, INFINITE),
     "limits.hours": (0, INFINITE),
 }
 """Settings that are numbers, and the smallest and largest that make sense."""
@@ -114,10 +115,7 @@ def options(group: str, given: Mapping[str, Any], known: Mapping[str, inspect.Pa
         if key not in known:
             close = difflib.get_close_matches(key, list(known), n=1)
             hint = f"; did you mean {group}.{close[0]}?" if close else ""
-            raise ConfigError(
-                f"{group}.{key}: {name} has no such option{hint} "
-                f"(it has: {', '.join(known) or 'none'})"
-            )
+            raise ConfigError(f"{group}.{key}: {name} has no such option{hint} (it has: {', '.join(known) or 'none'})")
         annotation = _annotation(known[key])
         if annotation is not None and not fits(value, annotation):
             raise ConfigError(

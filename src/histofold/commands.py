@@ -59,6 +59,11 @@ COMMANDS: dict[str, Command] = {
     "submit": Command(
         "histofold.submission.run:submit", "instances, RLE, submission.csv, validation; submit.send=true sends it", KEPT
     ),
+    "kernel": Command(
+        "histofold.kaggle.export:kernel",
+        "a notebook and a dataset that make the submission on Kaggle; kernel.push=true sends and submits them",
+        "the same command makes them anew",
+    ),
     "report": Command("histofold.report.run:report", "one HTML page of curves, CV and overlays", KEPT),
     "validate": Command(
         "histofold.kaggle.check:check", "check a submission CSV: name=NAME or file=PATH", "nothing was changed"

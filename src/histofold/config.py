@@ -100,6 +100,22 @@ class SubmitConfig:
 
 
 @dataclass
+class KernelConfig:
+    """The offline notebook for code competitions."""
+
+    push: bool
+    owner: str | None  # null: from Kaggle's credentials
+    title: str | None  # null: competition and name
+    message: str | None  # null: the name
+    hours: float
+    device: str  # auto | cpu | cuda
+    gpu: bool
+    wheels: Any  # auto, or a list of requirements and .whl files
+    python: list[str]  # versions that wheels are fetched for
+    limit: str
+
+
+@dataclass
 class LimitsConfig:
     """What a step may use: `auto` is found from the machine and its container; `kaggle` is a preset."""
 
@@ -125,6 +141,7 @@ class Config:
     predict: PredictConfig
     evaluate: EvaluateConfig
     submit: SubmitConfig
+    kernel: KernelConfig
     limits: LimitsConfig
     fold: int
     folds: Any  # prepare, train: the fold set (`default` is folds.csv, NAME folds-NAME.csv); evaluate: all or [0, 1]

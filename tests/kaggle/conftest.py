@@ -46,6 +46,10 @@ class FakeKaggle:
     ranges: list[str] = field(default_factory=list)
     authorised: list[str] = field(default_factory=list)
     looks: int = 0
+    dataset: list[str] = field(default_factory=lambda: ["READY"])  # state at each look, the last one stays
+    notebook: list[str] = field(default_factory=lambda: ["COMPLETE"])
+    refused_sources: list[str] = field(default_factory=list)
+    bodies: dict[str, list[dict[str, Any]]] = field(default_factory=dict)  # of the calls of datasets and notebooks
 
     def fail(self, call: str, status: int, message: str = "", times: int = 1, **headers: str) -> None:
         """Let a call fail."""
@@ -74,8 +78,32 @@ class FakeKaggle:
                 "numAllowedNow": self.allowed,
                 "limitedByTotal": self.limited_by_total,
             }
-        assert call == "ListSubmissions", call
+        if call != "ListSubmissions":
+            self.bodies.setdefault(call, []).append(body)
+            return self._code(call, body)
         return {"submissions": [self._submission(41 + index) for index in range(len(self.submitted))]}
+
+    def _code(self, call: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Answers about datasets, notebooks and code submissions."""
+        if call == "StartBlobUpload":
+            return {"token": f"token-of-{body['name']}", "createUrl": f"{self.base}/upload?upload_id={SECRET}-upload"}
+        if call == "GetDatasetStatus":
+            return {"status": self.dataset.pop(0) if len(self.dataset) > 1 else self.dataset[0]}
+        if call in ("CreateDataset", "CreateDatasetVersion"):
+            return {"ref": "tester/files", "url": self.base, "status": "Ok"}
+        if call == "SaveKernel":
+            return {
+                "ref": "/tester/notebook",
+                "url": self.base,
+                "versionNumber": 7,
+                "invalidCompetitionSources": self.refused_sources,
+            }
+        if call == "GetKernelSessionStatus":
+            state = self.notebook.pop(0) if len(self.notebook) > 1 else self.notebook[0]
+            return {"status": state, "failureMessage": "it ran out of memory" if state == "ERROR" else ""}
+        assert call == "CreateCodeSubmission", call
+        self.submitted.append(body)
+        return {"message": "Successfully submitted to Demo", "ref": 40 + len(self.submitted)}
 
     def _submission(self, ref: int) -> dict[str, Any]:
         status = self.scores[min(self.looks, len(self.scores) - 1)]
@@ -103,7 +131,7 @@ class Handler(BaseHTTPRequestHandler):
         self.state.authorised.append(self.headers.get("Authorization", ""))
         failure = self.state.next_failure(call)
         if failure:
-            if self.state.lost_answer and call == "CreateSubmission":
+            if self.state.lost_answer and call in ("CreateSubmission", "CreateCodeSubmission"):
                 self.state.answer(call, body)
             self.reply(failure.status, {"code": failure.status, "message": failure.message}, failure.headers)
         elif call == "DownloadDataFiles":

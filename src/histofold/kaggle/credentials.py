@@ -118,3 +118,12 @@ def _json(path: Path) -> dict[str, object]:
     except json.JSONDecodeError:
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def user(environment: Mapping[str, str] | None = None) -> str | None:
+    """The user name that belongs to a key; None where there is none (a token does not say whose it is)."""
+    values = os.environ if environment is None else environment
+    named = values.get("KAGGLE_USERNAME") or _json(_key_file(values, Path(values.get("HOME") or Path.home()))).get(
+        "username"
+    )
+    return str(named) if named else None

@@ -67,7 +67,7 @@ def send(slug: str, parcel: Parcel, log_path: Path, client: Client | None = None
         log.write(log_path, entries)  # before the score: what was sent must be known even if the wait is broken off
     entries[index] = await_score(kaggle, entries[index], wait)
     log.write(log_path, refreshed(kaggle, entries) if earlier else entries)
-    return _closing(entries[index], log_path)
+    return closing(entries[index], log_path)
 
 
 def require_allowance(client: Client) -> int | None:
@@ -136,7 +136,12 @@ def _entry(parcel: Parcel, digest: str, ref: int) -> log.Entry:
     )
 
 
-def _closing(entry: log.Entry, path: Path) -> log.Entry:
+def closing(entry: log.Entry, path: Path) -> log.Entry:
+    """Print how a submission ended; gives its entry.
+
+    Raises:
+        KaggleError: Kaggle could not score it.
+    """
     if entry.status == log.FAILED:
         raise KaggleError(f"Kaggle could not score submission {entry.ref}; its page says why (logged in {path})")
     if entry.status == log.PENDING:

@@ -14,7 +14,6 @@ from histofold import instances, rle
 from histofold.competitions.base import Competition, Sample
 from histofold.files import atomic
 from histofold.inference.bandfile import BandFile
-from histofold.metrics import instance_scores
 from histofold.upsample import full_size
 
 ROWS = 512
@@ -30,6 +29,7 @@ class EncodeTask:
         labels: the label image to write, None for slides.
         threshold, instances: of the ensemble; one of them is None.
         min_area, max_hole: of masks, in full-size pixels.
+        scored: whether the truth is asked for; a notebook on Kaggle has none.
     """
 
     competition: Competition
@@ -40,6 +40,7 @@ class EncodeTask:
     instances: dict[str, Any] | None
     min_area: int
     max_hole: int
+    scored: bool = True
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,12 @@ def _encode_instances(task: EncodeTask) -> Encoded:
         write_labels(task.labels, labels)
     dialect = task.competition.csv.dialect if task.competition.csv else "columns"
     texts = tuple(rle.encode_labels(labels, dialect).values()) or ("",)
-    truth = task.competition.labels(task.sample.sample_id)
+    truth = task.competition.labels(task.sample.sample_id) if task.scored else None
     if truth is None:
         return Encoded(texts, None)
+    # Imported here: a notebook has no metrics.
+    from histofold.metrics import instance_scores
+
     values = instance_scores(truth, labels)
     return Encoded(texts, {"score": values[task.competition.metric], **values})
 
@@ -94,7 +98,7 @@ def _encode_mask(task: EncodeTask) -> Encoded:
         )
     if task.labels is not None:
         write_labels(task.labels, rle.decode(text, (sample.height, sample.width), dialect))
-    return Encoded((text,), _mask_scores(task, text))
+    return Encoded((text,), _mask_scores(task, text) if task.scored else None)
 
 
 def _rows(file: BandFile, band: int) -> Iterator[NDArray[np.uint8]]:

@@ -1,0 +1,58 @@
+"""The notebook's cell: find the export under /kaggle/input, install what the image lacks, and run it.
+
+It is copied into the notebook as it stands, so it imports nothing that does not come with Python.
+HISTOFOLD_INPUT and HISTOFOLD_WORKING stand in for /kaggle/input and /kaggle/working elsewhere.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import import_module, metadata
+from pathlib import Path
+
+BEGUN = time.monotonic()
+MARKER = "histofold-export.json"
+
+
+def find_export(inputs: Path, dataset: str, stamp: str) -> Path:
+    """The export's folder: Kaggle mounts a dataset as <slug>/ or as datasets/<owner>/<slug>/."""
+    found = [path for depth in range(1, 5) for path in sorted(inputs.glob("*/" * depth + MARKER))]
+    for path in found:
+        manifest = json.loads(path.read_text())
+        if manifest["dataset"] == dataset:
+            if manifest["stamp"] == stamp:
+                return path.parent
+            raise SystemExit(f"{path}: another version of {dataset} than this notebook is for; push both again")
+    raise SystemExit(f"{inputs}: no {MARKER} of {dataset} in it; add that dataset to the notebook")
+
+
+def install(export: Path, scratch: str) -> None:
+    """Install the wheels of packages that the image lacks, into a folder of their own, without a network."""
+    missing = []
+    for name in json.loads((export / MARKER).read_text())["wheels"]:
+        try:
+            metadata.version(name)
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        print("installing", *missing, flush=True)
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", scratch]
+        subprocess.run([*command, "--find-links", str(export / "wheels"), *missing], check=True)
+        sys.path.append(scratch)
+
+
+def start(dataset: str, stamp: str) -> Path:
+    """Run the export; gives the path of submission.csv."""
+    inputs = Path(os.environ.get("HISTOFOLD_INPUT", "/kaggle/input"))
+    working = Path(os.environ.get("HISTOFOLD_WORKING", "/kaggle/working"))
+    export = find_export(inputs, dataset, stamp)
+    scratch = tempfile.mkdtemp(prefix="histofold-packages-")
+    # The input cannot be written, so compiled functions are kept elsewhere.
+    os.environ.setdefault("NUMBA_CACHE_DIR", tempfile.mkdtemp(prefix="histofold-numba-"))
+    install(export, scratch)
+    sys.path.insert(0, str(export / "package"))
+    path: Path = import_module("histofold.offline.run").main(export, inputs, working, BEGUN)
+    return path
