@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from histofold import rle
+from histofold.cli import main
 from histofold.errors import DataError
 from histofold.kaggle import csv, likeness
 from histofold.kaggle.csv import CsvFormat
@@ -111,3 +113,35 @@ def test_the_wrong_order_of_pixels_is_noticed(tmp_path: Path) -> None:
         found.append(likeness.area_statistics(tmp_path / "s.csv", SLIDES, shapes))
     assert likeness.warnings(found[0], found[0]) == []
     assert [line.split(":")[0] for line in likeness.warnings(found[1], found[0])] == ["instances in a sample, median"]
+
+
+def test_the_command_compares_any_file_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "input" / "data-science-bowl-2018"
+    ids = [("stage1_train", f"a{k}") for k in range(6)] + [("stage1_test", f"t{k}") for k in range(4)]
+    for stage, name in ids:
+        path = root / stage / name / "images" / f"{name}.png"
+        path.parent.mkdir(parents=True)
+        cv2.imwrite(str(path), np.full((40, 40, 3), 60, np.uint8))
+        if stage == "stage1_train":
+            (root / stage / name / "masks").mkdir()
+            for number in range(4):
+                mask = np.zeros((40, 40), np.uint8)
+                mask[9 * number : 9 * number + 7, 3:20] = 255
+                cv2.imwrite(str(root / stage / name / "masks" / f"{number}.png"), mask)
+    tests = [name for stage, name in ids if stage == "stage1_test"]
+    (root / "stage1_sample_submission.csv").write_text("ImageId,EncodedPixels\n" + "".join(f"{t},\n" for t in tests))
+    places = [f"paths.{key}={tmp_path / key}" for key in ("input", "submissions", "prepared")]
+
+    def run(text: str) -> str:
+        (tmp_path / "own.csv").write_text("ImageId,EncodedPixels\n" + text)
+        assert main("validate", ["competition=dsb2018", f"file={tmp_path}/own.csv", "prepare.workers=1", *places]) == 0
+        picture = tmp_path / "submissions" / "dsb2018" / "likeness-own.png"
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        picture.unlink()
+        return capsys.readouterr().out
+
+    good = run("".join(f"{t},{200 * k + 1} 119\n" for t in tests for k in range(4)))
+    assert good.count("as in the training truth") == 3
+    bad = run("".join(f"{t},\n" for t in tests))
+    assert "keeps all rules" in bad
+    assert bad.count("UNLIKE the training truth") == 3

@@ -11,6 +11,7 @@ from histofold import competitions
 from histofold.competitions.base import Competition
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
+from histofold.kaggle import likeness
 from histofold.kaggle.validate import Fault, validate
 
 SHOWN = 50
@@ -19,6 +20,8 @@ SHOWN = 50
 
 def check(config: Config) -> None:
     """Check `file=PATH`, or the submission of `name=NAME`, against the rules of the chosen competition.
+
+    A file that keeps them is then compared with the training truth: a warning, never a fault.
 
     Raises:
         ConfigError: the competition has no CSV, or no file was named.
@@ -36,6 +39,25 @@ def check(config: Config) -> None:
     if faults:
         raise DataError(f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}; Kaggle would refuse it")
     print(f"{path}: keeps all rules of {competition.name}")
+    _compare(competition, path, config)
+
+
+def _compare(competition: Competition, path: Path, config: Config) -> None:
+    """Print how areas, counts and empty samples compare with the training truth, and draw it; no rule depends on it."""
+    reference = likeness.of_training(competition, config.prepare.workers)
+    if competition.csv is None or not reference:
+        print("no training truth to compare it with")
+        return
+    shapes = _shapes(
+        competition, competition.submission_ids(), config.path("prepared") / competition.name / "folds.csv"
+    )
+    submission = likeness.area_statistics(path, competition.csv, shapes)
+    for comparison in likeness.compare(submission, reference):
+        print(comparison)
+    folder = config.path("submissions") / competition.name
+    own = path.resolve().is_relative_to(folder.resolve())
+    picture = path.with_name("likeness.png") if own else folder / f"likeness-{path.stem}.png"
+    print(f"picture: {likeness.picture(submission, reference, picture)}")
 
 
 def faults_of(competition: Competition, path: Path, folds: Path | None = None) -> list[Fault]:
