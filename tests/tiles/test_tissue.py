@@ -8,7 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from histofold.tiles.tissue import low_resolution, tissue_mask, tissue_share
@@ -58,6 +58,17 @@ def test_half_a_tile_of_tissue_is_half() -> None:
     image = np.full((256, 256, 3), 240, np.uint8)
     image[:128] = (190, 110, 170)
     assert tissue_share(image, 1) == pytest.approx(0.5)
+
+
+@settings(deadline=None)
+@given(
+    height=st.integers(4, 70), width=st.integers(4, 70), scale=st.sampled_from([1, 1.5, 4, 16]), seed=st.integers(0, 9)
+)
+def test_the_share_is_the_mean_of_the_mask_in_low_resolution(height: int, width: int, scale: float, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    wide = random.integers(0, 256, (height, width + 9, 3), np.uint8) // np.array([1, 1 + seed % 3, 1], np.uint8)
+    image = wide[:, 5 : 5 + width]  # a part of a wider array, as tiles are
+    assert tissue_share(image, scale) == tissue_mask(low_resolution(image, scale)).mean()
 
 
 @pytest.mark.skipif(not (DATA / "hubmap_kidney").is_dir(), reason="HISTOFOLD_DATA has no hubmap_kidney")

@@ -34,14 +34,14 @@ def open_dataset(path: Path, name: str, overview: int = -1) -> Any:
         # Filters of warnings are shared by all threads, so only one may change them at a time.
         with _lock, warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            _bound_cache()
+            bound_cache()
             # A handle of its own each time: threads must not share one.
             return rasterio.open(name, driver="GTiff", sharing=False, **options)
     except RasterioError as error:
         raise _unreadable(path, error) from error
 
 
-def _bound_cache() -> None:
+def bound_cache() -> None:
     """Bound GDAL's cache once in each process, unless GDAL_CACHEMAX says otherwise."""
     global _bounded_in
     if _bounded_in != os.getpid() and "GDAL_CACHEMAX" not in os.environ:

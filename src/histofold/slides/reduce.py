@@ -83,6 +83,10 @@ class Reducer:
         self.copies &= rows.size * rows.cell == rows.extent and columns.size * columns.cell == columns.extent
         largest = max(rows.cell, rows.unit) * ceiling
         kind = np.uint16 if largest < 1 << 16 else np.uint32 if largest < 1 << 32 else np.uint64
+        # A pyramid level may end before the last cell does: such cells take the general way.
+        square = rows.unit == columns.unit == 1 and rows.cell == columns.cell and 2 <= rows.cell <= 64
+        self.whole_cells = square and ceiling == 255 and columns.size == -(-width // columns.cell)
+        self._line = np.empty((channels, columns.size if self.whole_cells else 0), np.uint8)
         self._sums: NDArray[Any] = np.zeros((channels, width), kind)
         self._taps = _taps(columns)
         self._first = 0
@@ -97,12 +101,11 @@ class Reducer:
             self._row += count
             return out
         axis = self.rows
-        room = count * axis.unit // axis.cell + 2
-        out = np.empty((room, self.columns.size, channels), np.uint8)
-        done = kernels.push(
-            chunk, self._first, axis.unit, axis.cell, axis.extent, self._sums, self._taps, self.columns.unit,
-            float(self.ceiling), out,
-        )  # fmt: skip
+        out = np.empty((count * axis.unit // axis.cell + 2, self.columns.size, channels), np.uint8)
+        if self.whole_cells and chunk.dtype == np.uint8:
+            done = self._push_cells(chunk, out)
+        else:
+            done = self._push_rows(chunk, 0, count, out)
         self._first += count
         done = min(done, axis.size - self._row)
         self._row += done
@@ -112,6 +115,23 @@ class Reducer:
             self._row = axis.size
             out = np.concatenate([out, np.repeat(out[-1:], missing, axis=0)])
         return out
+
+    def _push_rows(self, chunk: Planes, begin: int, end: int, out: NDArray[np.uint8]) -> int:
+        """Add rows [begin, end) of a chunk; gives how many rows of `out` are finished."""
+        rows = self.rows
+        return kernels.push(
+            chunk, begin, end, self._first, rows.unit, rows.cell, rows.extent, self._sums, self._taps,
+            self.columns.unit, float(self.ceiling), out,
+        )  # fmt: skip
+
+    def _push_cells(self, chunk: Planes, out: NDArray[np.uint8]) -> int:
+        """As `_push_rows` for a whole chunk, cells that lie in it as a whole by the fast way."""
+        side, count = self.rows.cell, chunk.shape[1]
+        head = min(count, -self._first % side)
+        done = self._push_rows(chunk, 0, head, out)
+        cells = (count - head) // side
+        kernels.push_cells(chunk, head, cells, side, self._line, out[done:])
+        return done + cells + self._push_rows(chunk, head + cells * side, count, out[done + cells :])
 
 
 def reduce_array(image: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:

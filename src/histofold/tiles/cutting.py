@@ -31,8 +31,11 @@ class Place:
     kind: str
 
 
-def places(recipe: Recipe, height: int, width: int, mask: RunMask) -> list[Place]:
-    """All tiles of a recipe on a slide of height × width full-size pixels, from top to bottom."""
+def places(recipe: Recipe, height: int, width: int, boxes: NDArray[np.int64]) -> list[Place]:
+    """All tiles of a recipe on a slide of height × width full-size pixels, from top to bottom.
+
+    `boxes` are the objects of the truth, (n, 5): first row, first column, height, width, area.
+    """
     side, scale = recipe.tile, rational(recipe.scale)
     rows, columns = reduced(height, scale), reduced(width, scale)
     found: list[Place] = []
@@ -41,7 +44,7 @@ def places(recipe: Recipe, height: int, width: int, mask: RunMask) -> list[Place
     if "shifted" in recipe.grids:
         found += [Place(y, x, "shifted") for y in shifted_starts(rows, side) for x in shifted_starts(columns, side)]
     if "centred" in recipe.grids:
-        for y, x, box_height, box_width, _ in mask.boxes().tolist():
+        for y, x, box_height, box_width, _ in boxes.tolist():
             top = _around(y + box_height / 2, side, rows, scale)
             left = _around(x + box_width / 2, side, columns, scale)
             found.append(Place(top, left, "centred"))
@@ -74,7 +77,8 @@ class Cutter:
         self.width = reduced(slide.width, self.scale)
         self.side_y = min(recipe.tile, self.height)
         self.side_x = min(recipe.tile, self.width)
-        self.places = places(recipe, slide.height, slide.width, mask)
+        self.boxes = mask.boxes()
+        self.places = places(recipe, slide.height, slide.width, self.boxes)
         self.counts = {"looked_at": 0, "kept": 0, "area": 0, "area_kept": 0, "objects": 0, "objects_kept": 0}
 
     def cut(self, sample_id: str, pixels: GrowingArray, masks: GrowingArray) -> list[list[Any]]:
@@ -82,6 +86,7 @@ class Cutter:
         rows: list[list[Any]] = []
         kept: list[Place] = []
         for place, tile in self._tiles():
+            tile = np.ascontiguousarray(tile)
             tissue = tissue_share(tile, float(self.scale))
             truth = self._truth(place)
             keeps = place.kind == "centred" or tissue >= self.recipe.min_tissue
@@ -119,6 +124,11 @@ class Cutter:
         x, skip_x = self._aligned(place.x)
         height = self._full(place.y + self.side_y, self.slide.height) - y
         width = self._full(place.x + self.side_x, self.slide.width) - x
+        boxes = self.boxes
+        touches = (boxes[:, 0] < y + height) & (boxes[:, 0] + boxes[:, 2] > y)
+        touches &= (boxes[:, 1] < x + width) & (boxes[:, 1] + boxes[:, 3] > x)
+        if not touches.any():  # most tiles: no need to walk the runs
+            return np.zeros((self.side_y, self.side_x), np.uint8)
         part = self.mask.reduced_mask(y, x, height, width, float(self.scale))
         return part[skip_y : skip_y + self.side_y, skip_x : skip_x + self.side_x]
 
@@ -127,14 +137,14 @@ class Cutter:
         parts = self.scale.denominator
         if parts > FINEST:
             return round(start * self.scale), 0
-        return int((start - start % parts) * self.scale), start % parts
+        return (start - start % parts) * self.scale.numerator // parts, start % parts
 
     def _full(self, end: int, length: int) -> int:
         """Full-size pixel at which a reduced one begins, at most `length`."""
         return min(-(-end * self.scale.numerator // self.scale.denominator), length)
 
     def _row(self, sample_id: str, place: Place, index: int, tissue: float, foreground: float) -> list[Any]:
-        y, x = int(place.y * self.scale), int(place.x * self.scale)
+        y, x = (start * self.scale.numerator // self.scale.denominator for start in (place.y, place.x))
         height = self._full(place.y + self.side_y, self.slide.height) - y
         width = self._full(place.x + self.side_x, self.slide.width) - x
         weight = self.anatomy.weight(y, x, height, width) if self.anatomy else 1.0
@@ -167,13 +177,12 @@ class Cutter:
 
     def _count_objects(self, kept: list[Place]) -> None:
         """Count objects whose centre lies in a kept tile of a grid."""
-        boxes = self.mask.boxes()
-        self.counts["objects"] = len(boxes)
-        if not kept or not len(boxes):
+        self.counts["objects"] = len(self.boxes)
+        if not kept:
             return
         corners = np.array([(place.y, place.x) for place in kept], np.float64)
         sides = np.array([self.side_y, self.side_x])
-        for y, x, height, width, _ in boxes.tolist():
+        for y, x, height, width, _ in self.boxes.tolist():
             centre = np.array([y + height / 2, x + width / 2]) / float(self.scale)
             inside = (corners <= centre) & (centre <= corners + sides)
             self.counts["objects_kept"] += bool(inside.all(axis=1).any())
