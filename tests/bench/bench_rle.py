@@ -1,6 +1,6 @@
 """The codec beside its peers and the memory bus: ours, peer, ratio, floor, all measured in one run with all cores.
 
-    python tests/bench/bench_rle.py            # everything, about a minute and 2 GB
+    python tests/bench/bench_rle.py            # everything, about a minute and 4 GB
     python tests/bench/bench_rle.py --small    # a sixteenth of the pixels, to see that it runs
 
 The *floor* is what the machine allows: reading the mask once, or filling a fresh one once, by all cores.

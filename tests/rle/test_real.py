@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -11,6 +12,8 @@ from histofold import rle
 from histofold.kaggle import csv
 from histofold.kaggle.csv import CsvFormat
 from histofold.kaggle.validate import validate
+from histofold.rle.text import read as read_runs
+from histofold.rle.text import write as write_runs
 
 Shapes = dict[str, tuple[int, int]]
 TRAIN, SENT = CsvFormat("id", "encoding"), CsvFormat("id", "predicted")
@@ -71,3 +74,25 @@ def test_the_information_csv_has_a_width_that_the_rows_disprove(kidney: Path, ki
     assert rle.RunMask(texts["c68fe75ea"], (height, width)).area > 0
     with pytest.raises(rle.RleError, match="goes past the last pixel"):
         rle.RunMask(texts["c68fe75ea"], (height, 19780))
+
+
+def test_submissions_for_images_of_unknown_size(kidney: Path) -> None:
+    path = kidney / "real_submissions" / "deepflash2_colon_2images.csv"
+    rows = csv.read(path, SENT)
+    assert len(rows) == 2
+    assert validate(path, SENT, [sample_id for sample_id, _ in rows], {}) == []
+    for _, text in rows:
+        starts, lengths = read_runs(text, 1 << 40, rle.DIALECTS["columns"])
+        assert write_runs(starts, lengths, rle.DIALECTS["columns"]) == text
+
+
+def test_rows_of_the_2022_competition_are_their_masks(kidney: Path) -> None:
+    """The masks beside these rows were decoded by somebody else's program."""
+    folder = kidney.parent / "hubmap_hpa_2022"
+    texts = dict(csv.read(folder / "train.csv", CsvFormat("id", "rle")))
+    paths = sorted((folder / "masks").glob("*.png"))[:8]
+    assert len(paths) == 8
+    for path in paths:
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(rle.decode(texts[path.stem], mask.shape), mask > 0)
+        assert rle.encode(mask) == texts[path.stem]
