@@ -10,6 +10,7 @@ from math import lcm
 import torch
 
 from histofold.errors import ConfigError
+from histofold.hardware import cpu_has_bf16, gpu_has_bf16
 from histofold.inference import blending, tta
 from histofold.inference.member import Member
 
@@ -30,7 +31,8 @@ class Settings:
         tta: none (1 view), flips (4) or dihedral (8); each view costs a forward pass.
         batch: inputs of a network in one forward pass, views counted; bounds its memory.
         device: auto, cpu, cuda or cuda:N.
-        precision: auto (bf16 or fp16 on CUDA, float32 on the CPU), 32-true, 16-mixed or bf16-mixed.
+        precision: auto (bf16 where the processor has it, else fp16 on CUDA and float32 on the CPU), 32-true, 16-mixed or
+            bf16-mixed.
         skip_background: leave out tiles of a slide that hold no tissue; they are predicted 0. Images are never skipped.
     """
 
@@ -108,8 +110,9 @@ class Settings:
         """The context in which networks compute at the chosen precision."""
         dtype = PRECISIONS[self.precision]
         if self.precision == "auto" and device.type == "cuda":
-            native = torch.cuda.is_bf16_supported(including_emulation=False)
-            dtype = torch.bfloat16 if native else torch.float16
+            dtype = torch.bfloat16 if gpu_has_bf16() else torch.float16
+        elif self.precision == "auto" and cpu_has_bf16():
+            dtype = torch.bfloat16
         return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 

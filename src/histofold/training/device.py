@@ -10,6 +10,7 @@ from torch import nn
 
 from histofold.config import TrainConfig
 from histofold.errors import ConfigError
+from histofold.hardware import cpu_has_bf16, gpu_has_bf16
 
 PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
 
@@ -35,14 +36,8 @@ def fabric_for(settings: TrainConfig) -> Fabric:
 def auto_precision(gpu: bool) -> str:
     """bfloat16 where the processor computes in it, half precision on older GPUs, else single."""
     if gpu:
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
+        return "bf16-mixed" if gpu_has_bf16() else "16-mixed"
     return "bf16-mixed" if cpu_has_bf16() else "32-true"
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 in hardware (AVX512-BF16 or AMX): emulation would be slower."""
-    checks = (getattr(torch.cpu, "_is_avx512_bf16_supported", None), getattr(torch.cpu, "_is_amx_tile_supported", None))
-    return any(check is not None and check() for check in checks)
 
 
 def memory_format(network: nn.Module, fabric: Fabric) -> torch.memory_format:

@@ -1,0 +1,50 @@
+"""Two processes under torchrun share the examples of an epoch and the samples of the held-out fold."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from histofold.cli import main
+from histofold.compose import ROOT
+
+SETTINGS = [
+    "competition=demo_nuclei",
+    "model=unet",
+    "model.width=4",
+    "train.crop=32",
+    "train.batch=2",
+    "train.samples_per_epoch=16",
+    "train.epochs=1",
+    "train.workers=0",
+    "train.validate_every=0",
+    "train.precision=32-true",
+    "train.accelerator=cpu",
+    "train.loggers=[]",
+    "predict.tta=none",
+    "evaluate.workers=1",
+    "prepare.workers=1",
+]
+
+
+@pytest.mark.slow
+def test_torchrun_trains_one_network_with_two_ranks(tmp_path: Path) -> None:
+    places = [f"paths.{name}={tmp_path / name}" for name in ("input", "prepared", "oof", "submissions")]
+    assert main("prepare", [*SETTINGS, *places]) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "src/train.py", *SETTINGS, *places]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = tmp_path / "oof" / "demo_nuclei" / "unet" / "fold0"
+    metrics = pd.read_csv(folder / "metrics.csv")
+    assert metrics["step"].tolist() == [4]  # 16 examples, 2 ranks, batch 2
+    folds = pd.read_csv(tmp_path / "prepared" / "demo_nuclei" / "folds.csv", dtype={"sample_id": str})
+    held_out = folds[folds["fold"] == 0]["sample_id"]
+    assert {path.stem for path in (folder / "predictions").glob("*.tif")} == set(held_out)
+    assert set(pd.read_csv(folder / "scores.csv", dtype={"sample_id": str})["sample_id"]) == set(held_out)
+    assert not list(tmp_path.rglob("multirun"))
