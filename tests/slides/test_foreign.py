@@ -1,0 +1,105 @@
+"""Formats of scanner makers: a clear line without openslide, and the same reader with it (imitated here)."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from histofold import slides
+from histofold.errors import DataError
+
+Picture = NDArray[np.uint8]
+
+
+class FakeOpenSlideError(Exception):
+    """What openslide raises."""
+
+
+def fake_openslide(picture: Picture) -> types.ModuleType:
+    """A module with openslide's interface over one picture with a level of factor 4; its right edge is not scanned."""
+    height, width = (side // 4 * 4 for side in picture.shape[:2])
+    picture = picture[:height, :width]
+    small = picture.reshape(height // 4, 4, width // 4, 4, 3).mean(axis=(1, 3)) + 0.5
+    levels = [picture, small.astype(np.uint8)]
+
+    class OpenSlide:
+        def __init__(self, path: str) -> None:
+            if Path(path).read_bytes() != b"a scan":
+                raise FakeOpenSlideError("Unsupported or missing image file")
+            self.dimensions = (width, height)
+            self.level_count = 2
+            self.level_dimensions = [level.shape[1::-1] for level in levels]
+            self.level_downsamples = [1.0, 4.0]
+            self.properties = {"openslide.level[0].tile-height": "16"}
+
+        def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
+            x, y = (start // (1, 4)[level] for start in location)
+            if y > height - 30 and level == 0:
+                raise FakeOpenSlideError("Corrupt tile")
+            part = levels[level][y : y + size[1], x : x + size[0]]
+            alpha = np.full((*part.shape[:2], 1), 255, np.uint8)
+            alpha[:, max(0, levels[level].shape[1] - 8 - x) :] = 0
+            return Image.fromarray(np.concatenate([part, alpha], axis=2))
+
+        def __enter__(self) -> OpenSlide:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            self.close()
+
+        def close(self) -> None:
+            pass
+
+    module = types.ModuleType("openslide")
+    module.OpenSlide = OpenSlide  # type: ignore[attr-defined]
+    module.OpenSlideError = FakeOpenSlideError  # type: ignore[attr-defined]
+    return module
+
+
+@pytest.fixture
+def scan(picture: Picture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setitem(sys.modules, "openslide", fake_openslide(picture))
+    path = tmp_path / "scan.SVS"
+    path.write_bytes(b"a scan")
+    return path
+
+
+def test_without_openslide_the_line_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openslide", None)
+    path = tmp_path / "scan.svs"
+    path.write_bytes(b"a scan")
+    with pytest.raises(DataError, match=r"scan.svs: .svs slides need openslide.*pip install openslide-python"):
+        slides.open(path)
+
+
+@pytest.mark.parametrize(("content", "expected"), [(None, "no such file"), (b"text", "openslide cannot read it")])
+def test_a_missing_or_broken_scan_is_named(scan: Path, content: bytes | None, expected: str) -> None:
+    path = scan.with_name("other.ndpi")
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=f"other.ndpi: {expected}"):
+        slides.open(path)
+
+
+def test_a_scan_is_read_like_any_slide(scan: Path, picture: Picture, naive: Callable[..., Picture]) -> None:
+    with slides.open(scan) as slide:
+        assert (slide.height, slide.width, slide.factors) == (300, 416, [1, 4])
+        np.testing.assert_array_equal(slide.window(10, 20, 100, 200), picture[10:110, 20:220])
+        bands = [rows for _, rows in slide.bands(20, 4)]
+        whole = np.concatenate(bands)
+        assert whole.shape == (75, 104, 3)
+        assert np.abs(whole[:, :90] - naive(picture[:300, :416], 4)[:, :90]).max() <= 1.01
+        # What the scanner left out is white, like glass.
+        assert (slide.window(0, 410, 20, 6) == 255).all()
+
+
+def test_damage_within_a_scan_is_named_with_its_rows(scan: Path) -> None:
+    with slides.open(scan) as slide, pytest.raises(DataError, match=r"scan.SVS: rows 280 to 300 cannot be decoded"):
+        slide.window(280, 0, 20, 50)
