@@ -31,8 +31,8 @@ class Settings:
         tta: none (1 view), flips (4) or dihedral (8); each view costs a forward pass.
         batch: inputs of a network in one forward pass, views counted; bounds its memory.
         device: auto, cpu, cuda or cuda:N.
-        precision: auto (bf16 where the processor has it, else fp16 on CUDA and float32 on the CPU), 32-true, 16-mixed or
-            bf16-mixed.
+        precision: auto (bf16 where the processor has it, else fp16 on CUDA and float32 on the CPU), 32-true,
+            16-mixed or bf16-mixed.
         skip_background: leave out tiles of a slide that hold no tissue; they are predicted 0. Images are never skipped.
     """
 
