@@ -113,5 +113,3 @@ def _test_score(path: Path) -> float | None:
 def _short(path: Path) -> str:
     """Relative to the current folder where that is shorter."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-

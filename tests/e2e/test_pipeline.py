@@ -171,6 +171,11 @@ def test_settings_that_do_not_fit_are_one_line_and_exit_2(world: Any, said: Said
         assert len(text.strip().splitlines()) == 1
 
 
+def test_what_is_not_on_kaggle_cannot_be_sent(world: Any, said: Said) -> None:
+    assert world.run("submit", "name=both", "submit.send=true") == 2
+    assert "no Kaggle competition" in said()
+
+
 def test_without_an_ensemble_predict_says_what_to_do(world: Any, said: Said) -> None:
     assert world.run("predict", "name=none_such") == 1
     assert "no such ensemble" in said()

@@ -11,7 +11,8 @@ SHOWN = ("score", "dice", "iou", "ap50", "ap75", "f1_50", "pq", "aji")
 
 def cv_table(ensemble: Ensemble, scores: pd.DataFrame) -> str:
     """The table that `evaluate` prints."""
-    columns = [column for column in SHOWN if column in scores]
+    # `score` is the competition's metric, which has a column of its own name, too.
+    columns = [column for column in SHOWN if column in scores and column != ensemble.metric]
     rows = [
         *_rows(scores, "fold", "fold ", columns),
         *_rows(scores, "stratum", "", columns),

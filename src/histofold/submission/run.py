@@ -9,7 +9,7 @@ import pandas as pd
 
 from histofold.competitions.base import Sample
 from histofold.config import Config
-from histofold.errors import DataError
+from histofold.errors import ConfigError, DataError
 from histofold.files import atomic
 from histofold.inference.ensemble import Ensemble
 from histofold.inference.predict import fingerprint_of, predict_samples
@@ -64,8 +64,13 @@ def submit(config: Config) -> None:
         DataError: a sample has no prediction, or the file breaks a rule of the competition.
     """
     workspace = Workspace(config)
+    competition = workspace.competition
+    if config.submit.send and (competition.csv is None or competition.slug is None):
+        raise ConfigError(
+            f"submit.send=true: {competition.name} is no Kaggle competition (competition.slug is not set)"
+        )
     submission = Submission.of(workspace)
-    competition, samples = workspace.competition, submission.samples()
+    samples = submission.samples()
     encoded = encode_all(submission, samples)
     scores = write_scores(submission, samples, encoded)
     if competition.csv is not None:
