@@ -100,8 +100,17 @@ def summary(config: Config, done: Sequence[Step], seconds: float) -> str:
     lines += ["", f"  out of fold: {record['metric']} {record['score']['cross_fitted']:.4f} ({low:.4f} to {high:.4f})"]
     test = _test_score(sent / "scores.csv")
     if test is not None:
-        lines.append(f"  hidden test: {record['metric']} {test:.4f}")
+        lines.append(f"  hidden test: {record['metric']} {test:.4f}; Otsu's threshold there: {_otsu(config):.4f}")
     return "\n".join(lines)
+
+
+def _otsu(config: Config) -> float:
+    """What a threshold without learning scores on the hidden test: the number to beat."""
+    from histofold.sample.baseline import otsu
+    from histofold.workspace import Workspace
+
+    scores = otsu(Workspace(config).competition, "test")
+    return sum(scores.values()) / len(scores)
 
 
 def _test_score(path: Path) -> float | None:
