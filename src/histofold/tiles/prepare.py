@@ -20,6 +20,7 @@ from histofold.tiles.store import COLUMNS, VERSION, Recipe
 
 __all__ = ["PrepareReport", "plan", "prepare"]
 
+
 @dataclass
 class PrepareReport:
     """What `prepare` did.

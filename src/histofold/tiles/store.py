@@ -1,10 +1,10 @@
 """The store: what `prepare` made of a competition, opened memory-mapped so that training decodes nothing.
 
-    <recipe>/recipe.json            settings, fingerprint of the inputs, version
-    <recipe>/tiles.parquet          one row a tile or image (COLUMNS)
-    <recipe>/pixels/<sample>.npy    slides (N, T, T, 3) uint8, images (H, W, 3) uint8
-    <recipe>/masks/<sample>.npy     alike without channels, in the smallest of uint8, uint16, uint32
-    <recipe>/records/<sample>.json  what was made from what; written last, so a sample that has one is whole
+<recipe>/recipe.json            settings, fingerprint of the inputs, version
+<recipe>/tiles.parquet          one row a tile or image (COLUMNS)
+<recipe>/pixels/<sample>.npy    slides (N, T, T, 3) uint8, images (H, W, 3) uint8
+<recipe>/masks/<sample>.npy     alike without channels, in the smallest of uint8, uint16, uint32
+<recipe>/records/<sample>.json  what was made from what; written last, so a sample that has one is whole
 """
 
 from __future__ import annotations
