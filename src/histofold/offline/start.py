@@ -50,7 +50,8 @@ def start(dataset: str, stamp: str) -> Path:
     working = Path(os.environ.get("HISTOFOLD_WORKING", "/kaggle/working"))
     export = find_export(inputs, dataset, stamp)
     scratch = tempfile.mkdtemp(prefix="histofold-packages-")
-    # The input cannot be written, so compiled functions are kept elsewhere.
+    # Nothing is written beside the input: compiled functions are kept elsewhere.
+    sys.dont_write_bytecode = True
     os.environ.setdefault("NUMBA_CACHE_DIR", tempfile.mkdtemp(prefix="histofold-numba-"))
     install(export, scratch)
     sys.path.insert(0, str(export / "package"))
