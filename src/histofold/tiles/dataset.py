@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from histofold.losses.varce import inside_components
 from histofold.preprocess import Preprocess
 from histofold.tiles.augment import AugmentOptions, ColourAugment, draw_crop, warp
 from histofold.tiles.sampler import epoch_rows, weights_of
@@ -111,11 +112,13 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         weight = valid.astype(np.float32)
         if self.weight_map is not None:
             weight *= self.weight_map(labels)
+        truth = np.ascontiguousarray(self.target.encode(labels))
         example = {
             "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
-            "truth": torch.from_numpy(np.ascontiguousarray(self.target.encode(labels))),
+            "truth": torch.from_numpy(truth),
             "weight": torch.from_numpy(weight[None]),
         }
         if "instances" in self.needs:
-            example["instances"] = torch.from_numpy(labels)
+            # Of the crop as it is learned: a nucleus that the crop cuts in two varies within each part.
+            example["instances"] = torch.from_numpy(inside_components(truth))
         return example
