@@ -19,7 +19,7 @@ from histofold.inference.bandfile import BandFile
 from histofold.inference.predict import Job, fingerprint_of, predict_array, predict_sample, predict_samples
 from histofold.inference.stream import ArraySource, Settings, SlideSource
 
-CHOSEN = Settings(tile=32, step=0.75, batch=4, device="cpu")
+CHOSEN = Settings(tile=32, step=0.75, batch=4, device="cpu", precision="32-true")
 
 
 def jobs_for(kit: Any, folder: Path, count: int) -> list[Job]:
@@ -132,7 +132,7 @@ member = Member(Slow(3, 1, 1), Foreground(), Preprocess())
 image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
 folder = Path(sys.argv[1])
 jobs = [Job(str(i), lambda: ArraySource(image), folder / f"{i}.tif", image.size // 3) for i in range(6)]
-settings = Settings(tile=64, step=0.5, batch=8, device="cpu")
+settings = Settings(tile=64, step=0.5, batch=8, device="cpu", precision="32-true")
 outcome = predict_samples(jobs, [member], None, settings, "same")
 print(len(outcome.kept), len(outcome.made))
 """

@@ -45,7 +45,7 @@ def rows_of(source: SlideSource, members: list[Member], chosen: Settings) -> NDA
 @pytest.mark.parametrize("step", [0.6, 1.0])
 def test_slides_at_any_scale_equal_the_image(kit: Any, tiff: Path, scale: float, step: float) -> None:
     members = [kit.member(kit.WideNet(seed=2))]
-    chosen = Settings(tile=64, step=step, margin=4, tta="flips", device="cpu")
+    chosen = Settings(tile=64, step=step, margin=4, tta="flips", device="cpu", precision="32-true")
     with closing(SlideSource(slides.open(tiff), scale)) as source:
         result = rows_of(source, members, chosen)
         image = source.slide.window(0, 0, 301, 437, scale)
@@ -55,7 +55,7 @@ def test_slides_at_any_scale_equal_the_image(kit: Any, tiff: Path, scale: float,
 
 
 def test_band_file_of_a_slide_knows_its_full_size(kit: Any, tiff: Path, tmp_path: Path) -> None:
-    chosen = Settings(tile=64, device="cpu")
+    chosen = Settings(tile=64, device="cpu", precision="32-true")
     with closing(SlideSource(slides.open(tiff), 4.0)) as source:
         predict_sample(source, [kit.member(kit.WideNet())], None, chosen, tmp_path / "out.tif")
     with BandFile(tmp_path / "out.tif") as file:
@@ -74,7 +74,7 @@ def test_each_tile_is_read_once_and_enhanced_once_a_look(kit: Any, monkeypatch: 
     looks = [Preprocess(clahe=2.0), Preprocess(clahe=2.0), Preprocess(mean=(0.0, 0.0, 0.0), clahe=2.0), Preprocess()]
     members = [kit.member(kit.PixelNet(float(index)), preprocess=look) for index, look in enumerate(looks)]
     slide = kit.FakeSlide(kit.tissue(96, 64))
-    rows_of(SlideSource(slide), members, Settings(tile=32, step=1.0, tta="dihedral", device="cpu"))
+    rows_of(SlideSource(slide), members, Settings(tile=32, step=1.0, tta="dihedral", device="cpu", precision="32-true"))
     assert slide.rows_read == 96
     # 6 tiles: four members with eight views, but two ways of enhancing.
     assert calls == {2.0: 6, 0.0: 6}
@@ -97,7 +97,9 @@ def test_vectors_of_a_slide_turn_with_the_views(kit: Any) -> None:
     smooth = cv2.GaussianBlur(kit.tissue(100, 130), (9, 9), 2)
     members = [kit.member(Gradient(), *bands)]
     once, turned = (
-        predict_array(smooth, members, None, Settings(tile=32, margin=2, tta=views, device="cpu")).astype(int)
+        predict_array(
+            smooth, members, None, Settings(tile=32, margin=2, tta=views, device="cpu", precision="32-true")
+        ).astype(int)
         for views in ("none", "dihedral")
     )
     assert np.abs(once - turned).max() <= 1
@@ -118,7 +120,9 @@ def test_no_seams_with_a_segmentation_network(kit: Any) -> None:
         steps = np.abs(np.diff(np.concatenate(rows, axis=1)[0].astype(float), axis=1)).mean(axis=0)
         return float(np.mean([steps[border - 1] for border in borders]) / steps.mean())
 
-    blended = excess(Settings(tile=64, step=0.5, device="cpu"), list(range(32, 384, 32)))
-    unblended = excess(Settings(tile=64, step=1.0, window="flat", device="cpu"), list(range(64, 384, 64)))
+    blended = excess(Settings(tile=64, step=0.5, device="cpu", precision="32-true"), list(range(32, 384, 32)))
+    unblended = excess(
+        Settings(tile=64, step=1.0, window="flat", device="cpu", precision="32-true"), list(range(64, 384, 64))
+    )
     assert blended <= 1.1
     assert unblended > 1.5

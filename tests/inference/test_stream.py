@@ -62,7 +62,7 @@ def test_pixelwise_network_gives_the_unblended_map_to_the_bit(
 ) -> None:
     image = kit.tissue(height, width, seed=height * 1000 + width)
     network = kit.PixelNet()
-    chosen = Settings(tile, step, margin, window, tta, batch, device="cpu")
+    chosen = Settings(tile, step, margin, window, tta, batch, device="cpu", precision="32-true")
     result = collect(ArraySource(image), [kit.member(network)], None, chosen)
     assert result.shape == (1, height, width)
     np.testing.assert_array_equal(result[0], unblended(network, image))
@@ -73,7 +73,7 @@ def test_pixelwise_network_gives_the_unblended_map_to_the_bit(
 def test_slides_and_images_go_through_one_engine(kit: Any, height: int, width: int, step: float) -> None:
     image = kit.tissue(height, width, seed=1)
     members = [kit.member(kit.WideNet(seed=3))]
-    chosen = Settings(tile=32, step=step, batch=3, device="cpu")
+    chosen = Settings(tile=32, step=step, batch=3, device="cpu", precision="32-true")
     by_image = collect(ArraySource(image), members, None, chosen)
     slide = kit.FakeSlide(image)
     np.testing.assert_array_equal(collect(SlideSource(slide), members, None, chosen), by_image)  # type: ignore[arg-type]
@@ -89,7 +89,12 @@ def test_wide_range_of_values_stays_exact(kit: Any) -> None:
             return super().forward(x) * 14 - 3
 
     network = Scaled()
-    result = collect(ArraySource(image), [kit.member(network, band)], None, Settings(32, 0.5, 3, device="cpu", batch=4))
+    result = collect(
+        ArraySource(image),
+        [kit.member(network, band)],
+        None,
+        Settings(32, 0.5, 3, device="cpu", precision="32-true", batch=4),
+    )
     np.testing.assert_array_equal(result[0], unblended(network, image, band))
 
 
@@ -97,9 +102,15 @@ def test_no_seams_with_a_real_neighbourhood(kit: Any) -> None:
     """Across borders of tiles the prediction steps no more than elsewhere, and margins give the untiled map."""
     image = kit.tissue(160, 160, 2)
     network = kit.WideNet(seed=1)
-    whole = collect(ArraySource(image), [kit.member(network)], None, Settings(tile=160, device="cpu"))[0]
-    blended = collect(ArraySource(image), [kit.member(network)], None, Settings(32, 0.75, device="cpu"))[0]
-    cut = collect(ArraySource(image), [kit.member(network)], None, Settings(32, 1.0, margin=3, device="cpu"))[0]
+    whole = collect(
+        ArraySource(image), [kit.member(network)], None, Settings(tile=160, device="cpu", precision="32-true")
+    )[0]
+    blended = collect(
+        ArraySource(image), [kit.member(network)], None, Settings(32, 0.75, device="cpu", precision="32-true")
+    )[0]
+    cut = collect(
+        ArraySource(image), [kit.member(network)], None, Settings(32, 1.0, margin=3, device="cpu", precision="32-true")
+    )[0]
     # The network sees 3 pixels around each; what a margin of 3 keeps is what the whole image gives.
     assert np.abs(cut.astype(int) - whole).max() <= 1
     starts = [24, 48, 72, 96, 120]
@@ -121,7 +132,7 @@ def test_members_are_weighted_and_share_the_work(kit: Any) -> None:
 
     shared = Counting(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
     members = [kit.member(kit.PixelNet(phase), preprocess=shared) for phase in (0.0, 1.0, 2.0)]
-    chosen = Settings(tile=16, step=1.0, batch=64, tta="flips", device="cpu")
+    chosen = Settings(tile=16, step=1.0, batch=64, tta="flips", device="cpu", precision="32-true")
     result = collect(ArraySource(image), members, [2, 1, 1], chosen)[0].astype(float)
     singles = [collect(ArraySource(image), [member], None, chosen)[0].astype(float) for member in members]
     expected = 0.5 * singles[0] + 0.25 * singles[1] + 0.25 * singles[2]
@@ -137,7 +148,7 @@ def test_members_with_other_preprocessing_get_their_own_pixels(kit: Any) -> None
     image[:, 40:] //= 3
     plain, enhanced = (Preprocess(RAW_MEAN, RAW_STD, clahe=clahe) for clahe in (0.0, 4.0))
     network = kit.PixelNet()
-    chosen = Settings(tile=32, step=0.5, device="cpu")
+    chosen = Settings(tile=32, step=0.5, device="cpu", precision="32-true")
     only = collect(ArraySource(image), [kit.member(network, preprocess=enhanced)], None, chosen)[0]
     np.testing.assert_array_equal(only, unblended(network, enhanced.pixels(image)))
     both = collect(
@@ -173,7 +184,7 @@ def test_background_of_slides_is_skipped_and_predicted_zero(kit: Any) -> None:
             return torch.cat([value, value], 1)
 
     network = Two()
-    chosen = Settings(tile=32, step=1.0, device="cpu", batch=2)
+    chosen = Settings(tile=32, step=1.0, device="cpu", precision="32-true", batch=2)
     result = collect(SlideSource(kit.FakeSlide(image)), [kit.member(network, *bands)], None, chosen)  # type: ignore[arg-type]
     tissue = np.zeros((96, 208), dtype=bool)
     tissue[32:64, 96:160] = True
@@ -182,7 +193,7 @@ def test_background_of_slides_is_skipped_and_predicted_zero(kit: Any) -> None:
     np.testing.assert_array_equal(result[0][tissue], unblended(kit.PixelNet(), image)[tissue])
     assert sum(shape[0] for shape in network.seen) == 2
     network.seen.clear()
-    everything = Settings(tile=32, step=1.0, device="cpu", batch=2, skip_background=False)
+    everything = Settings(tile=32, step=1.0, device="cpu", precision="32-true", batch=2, skip_background=False)
     full = collect(SlideSource(kit.FakeSlide(image)), [kit.member(network, *bands)], None, everything)  # type: ignore[arg-type]
     np.testing.assert_array_equal(full[0], unblended(kit.PixelNet(), image))
     assert sum(shape[0] for shape in network.seen) == 21
@@ -192,7 +203,7 @@ def test_grey_images_are_never_skipped(kit: Any) -> None:
     image = np.full((40, 40, 3), 30, dtype=np.uint8)
     network = kit.PixelNet()
     np.testing.assert_array_equal(
-        predict_array(image, [kit.member(network)], None, Settings(tile=16, device="cpu"))[0],
+        predict_array(image, [kit.member(network)], None, Settings(tile=16, device="cpu", precision="32-true"))[0],
         unblended(network, image),
     )
 
@@ -202,7 +213,7 @@ def test_members_are_averaged_on_shared_bands(kit: Any) -> None:
     first = kit.member(kit.WideNet(2, seed=1), Band("border"), FOREGROUND)
     second = kit.member(kit.WideNet(1, seed=2), FOREGROUND)
     assert common_bands([first, second]) == (FOREGROUND,)
-    chosen = Settings(tile=24, device="cpu")
+    chosen = Settings(tile=24, device="cpu", precision="32-true")
     alone = predict_array(image, [first], None, chosen)[1].astype(float)
     other = predict_array(image, [second], None, chosen)[0].astype(float)
     both = predict_array(image, [first, second], None, chosen)
@@ -223,19 +234,25 @@ def test_members_of_another_scale_are_refused(kit: Any) -> None:
     member = kit.member(kit.PixelNet())
     member.spec = Spec("demo", "unet", 2, {}, {}, {}, 16, 4.0)
     with pytest.raises(DataError, match="unet fold 2 learned at scale 4, but the sample is read at scale 2"):
-        collect(ArraySource(kit.tissue(16, 16), scale=2.0), [member], None, Settings(device="cpu"))
-    assert collect(ArraySource(kit.tissue(16, 16), scale=4.0), [member], None, Settings(device="cpu")).shape == (
+        collect(ArraySource(kit.tissue(16, 16), scale=2.0), [member], None, Settings(device="cpu", precision="32-true"))
+    assert collect(
+        ArraySource(kit.tissue(16, 16), scale=4.0), [member], None, Settings(device="cpu", precision="32-true")
+    ).shape == (
         1,
         16,
         16,
     )
-    assert predict_array(kit.tissue(16, 16), [member], None, Settings(device="cpu")).shape == (1, 16, 16)
+    assert predict_array(kit.tissue(16, 16), [member], None, Settings(device="cpu", precision="32-true")).shape == (
+        1,
+        16,
+        16,
+    )
 
 
 def test_train_mode_comes_back(kit: Any) -> None:
     member = kit.member(kit.WideNet()).train()
     member.network.layers[1].eval()
-    predict_array(kit.tissue(16, 16), [member], None, Settings(tile=16, device="cpu"))
+    predict_array(kit.tissue(16, 16), [member], None, Settings(tile=16, device="cpu", precision="32-true"))
     assert member.training
     assert member.network.training
 
@@ -243,7 +260,7 @@ def test_train_mode_comes_back(kit: Any) -> None:
 def test_values_that_are_no_numbers_are_reported(kit: Any) -> None:
     member = kit.member(kit.PixelNet(float("nan")))
     with pytest.raises(DataError, match="no numbers near row 0"):
-        predict_array(kit.tissue(16, 16), [member], None, Settings(tile=16, device="cpu"))
+        predict_array(kit.tissue(16, 16), [member], None, Settings(tile=16, device="cpu", precision="32-true"))
 
 
 def test_a_slide_that_ends_early_is_reported(kit: Any) -> None:
@@ -251,7 +268,9 @@ def test_a_slide_that_ends_early_is_reported(kit: Any) -> None:
     slide.height = 64
     slide.bands = lambda height, scale, overlap=0: iter([(0, slide.pixels)])  # type: ignore[method-assign,assignment]
     with pytest.raises(DataError, match="end at row 40"):
-        collect(SlideSource(slide), [kit.member(kit.PixelNet())], None, Settings(tile=16, device="cpu"))  # type: ignore[arg-type]
+        collect(
+            SlideSource(slide), [kit.member(kit.PixelNet())], None, Settings(tile=16, device="cpu", precision="32-true")
+        )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -275,9 +294,9 @@ def test_settings_out_of_range(values: dict[str, object], message: str) -> None:
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
-        (Settings(tile=20, device="cpu"), r"multiple of 8; try 24"),
-        (Settings(tile=16, margin=8, device="cpu"), r"margin=8: nothing is left"),
-        (Settings(tile=0, device="cpu"), r"tile=0: these networks do not say"),
+        (Settings(tile=20, device="cpu", precision="32-true"), r"multiple of 8; try 24"),
+        (Settings(tile=16, margin=8, device="cpu", precision="32-true"), r"margin=8: nothing is left"),
+        (Settings(tile=0, device="cpu", precision="32-true"), r"tile=0: these networks do not say"),
         (Settings(tile=16, device="warp"), r"device='warp'"),
         (Settings(tile=16, device="cuda:99"), r"device=cuda:99: this machine has"),
     ],
@@ -290,7 +309,12 @@ def test_settings_that_do_not_fit_the_members(settings_: Settings, message: str,
 @pytest.mark.parametrize("weights", [[1.0, 2.0], [-1.0], [0.0]])
 def test_weights_must_fit(weights: list[float], kit: Any) -> None:
     with pytest.raises(ConfigError, match="weights of an ensemble"):
-        predict_array(kit.tissue(16, 16), [kit.member(kit.PixelNet())], weights, Settings(tile=16, device="cpu"))
+        predict_array(
+            kit.tissue(16, 16),
+            [kit.member(kit.PixelNet())],
+            weights,
+            Settings(tile=16, device="cpu", precision="32-true"),
+        )
 
 
 @pytest.mark.parametrize("image", [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3))])
@@ -305,7 +329,7 @@ def test_batches_are_full_across_rows_of_tiles(kit: Any) -> None:
         ArraySource(kit.tissue(80, 48)),
         [kit.member(network)],
         None,
-        Settings(16, 1.0, batch=8, tta="flips", device="cpu"),
+        Settings(16, 1.0, batch=8, tta="flips", device="cpu", precision="32-true"),
     )
     assert [shape[0] for shape in network.seen] == [8] * 7 + [4]
 
@@ -313,6 +337,6 @@ def test_batches_are_full_across_rows_of_tiles(kit: Any) -> None:
 def test_bfloat16_on_the_cpu_is_close(kit: Any) -> None:
     image = kit.tissue(32, 32)
     member = kit.member(kit.WideNet(seed=4))
-    exact = predict_array(image, [member], None, Settings(tile=32, device="cpu")).astype(int)
+    exact = predict_array(image, [member], None, Settings(tile=32, device="cpu", precision="32-true")).astype(int)
     half = predict_array(image, [member], None, Settings(tile=32, device="cpu", precision="bf16-mixed")).astype(int)
     assert 0 < np.abs(exact - half).max() <= 6

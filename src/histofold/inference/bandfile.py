@@ -23,13 +23,12 @@ from rasterio.windows import Window
 
 from histofold.errors import DataError, ResourceError
 from histofold.files import atomic
+from histofold.slides.gdal import bound_cache
 from histofold.targets.base import Band
 
 FORMAT = "1"
 BLOCK = 256
 """Side of the TIFF's blocks; whole rows of blocks are written at once, so that each is compressed once."""
-CACHE = 64 << 20
-"""Bytes of GDAL's block cache, which would otherwise take a share of the machine's memory."""
 
 
 class BandFileWriter:
@@ -77,7 +76,7 @@ class BandFileWriter:
         self._filled = 0
 
     def __enter__(self) -> BandFileWriter:
-        rasterio.env.set_gdal_config("GDAL_CACHEMAX", CACHE)
+        bound_cache()
         self._whole = atomic(self.path)
         temporary = self._whole.__enter__()
         try:

@@ -11,11 +11,12 @@ import torch
 
 from histofold import limits
 from histofold.inference import predict, stream, tta
-from histofold.inference.bandfile import BLOCK, CACHE
+from histofold.inference.bandfile import BLOCK
 from histofold.inference.batches import CHUNK, TileBatch
 from histofold.inference.blending import axis
 from histofold.inference.member import Member
 from histofold.inference.settings import Settings, divisor_of
+from histofold.slides.gdal import CACHE_BYTES
 from histofold.tiles.grid import reduced
 
 TISSUE = 0.6
@@ -114,7 +115,7 @@ def streaming_bytes(size: tuple[int, int], members: Sequence[Member], settings: 
         "batches": (stream.AHEAD + 2) * tiles * 3 * tile * tile * versions,
         # The canvas in float32, its shift, and finished rows as codes.
         "canvas": bands * width * (4 * held + 4 * overlap + step),
-        "output": bands * width * ((predict.OUTPUT_AHEAD + 2) * step + 2 * BLOCK) + CACHE,
+        "output": bands * width * ((predict.OUTPUT_AHEAD + 2) * step + 2 * BLOCK) + CACHE_BYTES,
     }
     return sum(parts.values())
 

@@ -79,13 +79,19 @@ class ArraySource:
 
 
 class SlideSource:
-    """A slide on disk at a reduction; it is walked once from top to bottom and never held in memory."""
+    """A slide on disk at a reduction; it is walked once from top to bottom and never held in memory.
 
-    sparse = True
+    Args:
+        slide: open; `close` closes it.
+        scale: reduction ≥ 1.
+        sparse: whether tiles without colour are background; not so for fluorescence, which is grey all over.
+    """
+
     whole = False
 
-    def __init__(self, slide: slides.Slide, scale: float = 1.0) -> None:
+    def __init__(self, slide: slides.Slide, scale: float = 1.0, sparse: bool = True) -> None:
         self.slide = slide
+        self.sparse = sparse
         self.scale = float(scale)
         self.full_height, self.full_width = slide.height, slide.width
         self.height = grid.reduced(slide.height, scale)

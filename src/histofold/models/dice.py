@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from histofold.models.cpu import observed
+
 
 class DiceUnit(nn.Module):
     """Dimension-wise convolution and fusion (Mehta, Hajishirzi, Rastegari, arXiv 1906.03516, TPAMI 2021).
@@ -43,6 +45,7 @@ class DiceUnit(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.size = (height, width)
         self.kernel, self.dilation = kernel, dilation
+        self.form = "auto"
         self.channel = nn.Parameter(torch.empty(in_channels, 1, kernel, kernel))
         self.height = nn.Parameter(torch.empty(height, 1, kernel, kernel))
         self.width = nn.Parameter(torch.empty(width, 1, kernel, kernel))
@@ -64,8 +67,19 @@ class DiceUnit(nn.Module):
             nn.Sigmoid(),
         )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Output (B, out_channels, H, W) of an input (B, in_channels, H, W)."""
+    def forward(self, x: torch.Tensor, norm: nn.BatchNorm2d | None = None) -> torch.Tensor:
+        """Output (B, out_channels, H, W) of an input (B, in_channels, H, W); with `norm`, ReLU(norm(output))."""
+        if self._fast(x, norm):
+            from histofold.models import dice_fast
+
+            with torch.autocast(x.device.type, enabled=False):
+                compute = dice_fast.train if self.training else dice_fast.predict
+                return compute(self, x.float(), norm)
+        out = self.plain(x)
+        return out if norm is None else functional.relu(norm(out))
+
+    def plain(self, x: torch.Tensor) -> torch.Tensor:
+        """The unit as it is defined, step by step: the reference, and what is exported."""
         views = torch.cat([self._channel_view(x), self._height_view(x), self._width_view(x)], 1)
         views = self.views(views)
         # The volume shuffle puts the three views of one channel side by side, where the grouped 1 × 1 expects them.
@@ -73,6 +87,20 @@ class DiceUnit(nn.Module):
         fused = self.fuse(shuffled)
         out: torch.Tensor = self.project(fused) * self.gate(fused)
         return out
+
+    def _fast(self, x: torch.Tensor, norm: nn.BatchNorm2d | None) -> bool:
+        """Whether the CPU kernels can compute this call, and nobody wants to see the steps in between."""
+        return (
+            self.form == "auto"
+            and x.device.type == "cpu"
+            and tuple(x.shape[2:]) == self.size
+            and self.kernel in (1, 3)
+            and self.channel.dtype == torch.float32
+            # Gradients through running statistics are rare; the plain form has them.
+            and (self.training or not torch.is_grad_enabled())
+            and not observed(self)
+            and all(_usual(layer, self.training) for layer in [*self.modules(), norm])
+        )
 
     def _filter(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
         """Depthwise filter of the second axis of `x`, of the same size."""
@@ -93,6 +121,22 @@ class DiceUnit(nn.Module):
         resized = _resize(x, (x.shape[2], self.size[1]))
         view = self._filter(resized.transpose(1, 3), self.width).transpose(1, 3)
         return _resize(view, (x.shape[2], x.shape[3]))
+
+
+def set_form(model: nn.Module, form: str) -> None:
+    """Let every DiCE unit of a model compute in one form: `auto` (fast where it can) or `plain` (always as defined)."""
+    if form not in ("auto", "plain"):
+        raise ValueError(f"expected auto or plain, found {form!r}")
+    for layer in model.modules():
+        if isinstance(layer, DiceUnit):
+            layer.form = form
+
+
+def _usual(layer: nn.Module | None, training: bool) -> bool:
+    """Whether a BatchNorm is in its unit's mode and keeps running statistics by a momentum, as the kernels take it."""
+    if not isinstance(layer, nn.BatchNorm2d):
+        return layer is None or not isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    return layer.training == training and layer.track_running_stats and layer.momentum is not None
 
 
 def _norm_act(channels: int) -> nn.Sequential:

@@ -30,8 +30,8 @@ class FullNet(nn.Module):
 
     Input (B, 3, H, W), output raw (B, outputs, H, W). Nothing is pooled: seven dense blocks of six dilated layers with
     24 new maps each (`growth`), a 1 × 1 transition to half the channels behind every block, and a 3 × 3 head. With
-    three outputs there are 1,780,233 parameters, 1.776 MMAC a pixel (116.42 GMAC at 256 × 256), and an output sees 437 × 437
-    pixels. A unit is convolution, LeakyReLU, BatchNorm, in this order.
+    three outputs there are 1,780,233 parameters, 1.776 MMAC a pixel (116.42 GMAC at 256 × 256), and an output sees
+    437 × 437 pixels. A unit is convolution, LeakyReLU, BatchNorm, in this order.
 
     Options:
         growth: new maps of a layer; stem and channel chain follow from it (24: 24/84/114/129/136/140/142/143).

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
 from torch.nn import functional
 
 from histofold.models.blocks import check_at_least, check_choice, init_head, match
+from histofold.models.cpu import doubled, halved, normed, pointwise
 from histofold.models.dice import DiceUnit
+from histofold.models.weights import load_kidney_segnet
 
 _RATES = (4, 6, 8)
 
@@ -27,6 +31,8 @@ class KidneySegNet(nn.Module):
     DiCE unit sees all three. At width 32, one output and decoder="gated" the network has 972,356 parameters and
     7.272 GMAC at 512, 941,764 parameters and 1.818 GMAC at 256.
 
+    `weights` is `none` or a file with the state dict of the authors' class, which loads into decoder="gated".
+
     What differs from the authors' code, and why: their three unused transposed convolutions (387,296 parameters) are
     not built; 512 is not written into the code; the ASPP's global mean pools what is there instead of 64 × 64; the ReLU
     behind the head belongs to the target (target=distance), and the head starts with a bias above zero, because a third
@@ -39,11 +45,14 @@ class KidneySegNet(nn.Module):
 
     divisor = 8
 
-    def __init__(self, outputs: int, size: int = 256, width: int = 32, decoder: str = "unet") -> None:
+    def __init__(
+        self, outputs: int, size: int = 256, width: int = 32, decoder: str = "unet", weights: str = "none"
+    ) -> None:
         """Make the network for tiles of `size` × `size` pixels.
 
         Raises:
-            ConfigError: size is no multiple of 8 of at least 16, width is below 4, or the decoder is unknown.
+            ConfigError: size is below 16, width is below 4, or the decoder is unknown.
+            DataError: the weights file is missing, or not of the authors' class at this size, width and decoder.
         """
         super().__init__()
         check_at_least("size", size, 16)
@@ -65,19 +74,20 @@ class KidneySegNet(nn.Module):
         )
         self.head = nn.Conv2d(width, outputs, 1)
         init_head(self.head)
+        if weights != "none":
+            load_kidney_segnet(self, Path(weights))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Raw output (B, outputs, H, W) of a batch (B, 3, H, W)."""
-        x = functional.relu(self.stem_norm(self.stem(x)))
+        x = normed(self.stem, self.stem_norm, x)
         skips: list[torch.Tensor] = []
         for level, stage in enumerate(self.encoder):
-            x = stage(functional.max_pool2d(x, 2) if level else x)
+            x = stage(halved(x) if level else x)
             skips.append(x)
         x = self.aspp(x)
         for stage, skip in zip(self.decoder, reversed(skips[:-1]), strict=True):
             x = stage(skip, x)
-        raw: torch.Tensor = self.head(x)
-        return raw
+        return pointwise(self.head, x)
 
 
 class _Stage(nn.Module):
@@ -89,7 +99,8 @@ class _Stage(nn.Module):
         self.norm = nn.BatchNorm2d(after)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.relu(self.norm(self.unit(x)))
+        out: torch.Tensor = self.unit(x, self.norm)
+        return out
 
 
 class _DiceAspp(nn.Module):
@@ -103,8 +114,7 @@ class _DiceAspp(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         mean = x.mean((2, 3), keepdim=True).expand_as(x)
-        out: torch.Tensor = self.join(torch.cat([*(branch(x) for branch in self.branches), mean], 1))
-        return out
+        return pointwise(self.join, torch.cat([*(branch(x) for branch in self.branches), mean], 1))
 
 
 class _AttentionGate(nn.Module):
@@ -120,10 +130,9 @@ class _AttentionGate(nn.Module):
         self.spread = nn.Conv2d(1, skip, 1)
 
     def forward(self, skip: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
-        up = match(self.up(self.from_coarse(coarse)), skip)
-        attention = torch.sigmoid(self.attend(functional.relu(self.from_skip(skip) + up)))
-        scaled: torch.Tensor = self.spread(attention) * skip
-        return scaled
+        up = match(doubled(self.up, pointwise(self.from_coarse, coarse)), skip)
+        attention = pointwise(self.attend, (pointwise(self.from_skip, skip) + up).relu_()).sigmoid_()
+        return pointwise(self.spread, attention) * skip
 
 
 class _Decoder(nn.Module):
@@ -140,7 +149,8 @@ class _Decoder(nn.Module):
         if self.deep is None:
             joined = torch.cat([gated, skip], 1)
         else:
-            up = functional.interpolate(self.deep(coarse), skip.shape[2:], mode="bilinear", align_corners=False)
+            deep = pointwise(self.deep, coarse)
+            up = functional.interpolate(deep, skip.shape[2:], mode="bilinear", align_corners=False)
             joined = torch.stack([gated, skip, up], 2).flatten(1, 2)
         out: torch.Tensor = self.units(joined)
         return out

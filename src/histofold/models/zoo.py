@@ -94,7 +94,7 @@ def _check_encoder(encoder: str) -> None:
 
 def _create(network_class: Any, encoder: str, weights: str, **options: Any) -> Any:
     """Build the network, and load the encoder's weights by name or from a file."""
-    fetched = "imagenet" if weights == "imagenet" else None
+    fetched: str | bool | None = "imagenet" if weights == "imagenet" else None
     if fetched and encoder.startswith("tu-"):
         fetched = True  # what timm's encoders want to hear
     try:
