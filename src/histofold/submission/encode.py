@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,22 +127,14 @@ def _mask_scores(task: EncodeTask, text: str) -> dict[str, float] | None:
 def write_labels(path: Path, labels: NDArray[Any]) -> None:
     """Write a label image as a compressed TIFF of the smallest type that holds it, uint8 to uint32."""
     import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
 
     top = int(labels.max(initial=0))
     kind = "uint8" if top < 2**8 else "uint16" if top < 2**16 else "uint32"
     height, width = labels.shape
-    with (
-        atomic(path) as temporary,
-        rasterio.open(
-            temporary,
-            "w",
-            driver="GTiff",
-            height=height,
-            width=width,
-            count=1,
-            dtype=kind,
-            compress="deflate",
-            predictor=2,
-        ) as file,
-    ):
-        file.write(labels.astype(kind), 1)
+    profile = {"driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": kind}
+    with warnings.catch_warnings(), atomic(path) as temporary:
+        # A microscope image has no place on the earth, and each file would say so.
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(temporary, "w", compress="deflate", predictor=2, **profile) as file:
+            file.write(labels.astype(kind), 1)
