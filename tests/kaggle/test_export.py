@@ -381,3 +381,22 @@ def numpy_wheel(folder: Path) -> Path:
     path = folder / "numpy-0.1-py3-none-any.whl"
     path.write_bytes(b"")
     return path
+
+
+@pytest.mark.slow
+def test_short_time_means_fewer_views(nuclei: World, machine: Any) -> None:
+    assert nuclei.run("kernel", "predict.tta=flips") == 0
+    there = machine(nuclei)
+    assert nuclei.run("kernel") == 0
+    # Four views would take for ever, one takes nothing; `submit` was made with one.
+    there.cells.insert(
+        -1,
+        "sys.path.insert(0, str(next(Path(os.environ['HISTOFOLD_INPUT']).rglob('package'))))\n"
+        "sys.dont_write_bytecode = True\n"
+        "from histofold.offline.speed import Speed\n"
+        "Speed.seconds = lambda self, sample, views: {'flips': 1e9, 'none': 1e-9}[views]",
+    )
+    done = there.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count("the time is short, predict.tta=none instead of flips") == 8
+    assert (there.working / "submission.csv").read_bytes() == (nuclei.submission / "submission.csv").read_bytes()

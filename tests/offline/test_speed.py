@@ -1,0 +1,64 @@
+"""What the networks are run on: the GPU, with less at once, or the CPU; and never silently."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from histofold.errors import ResourceError
+from histofold.inference import planning
+from histofold.inference.planning import Trial
+from histofold.inference.settings import Settings
+from histofold.offline.speed import settle
+
+Tried = Callable[[Settings], Trial]
+
+
+def given(monkeypatch: pytest.MonkeyPatch, tried: Tried) -> None:
+    """A machine with a GPU on which `tried` stands in for a batch."""
+    monkeypatch.setattr(Settings, "torch_device", lambda self: torch.device("cpu" if self.device == "cpu" else "cuda"))
+    monkeypatch.setattr(planning, "try_out", lambda members, settings: tried(settings))
+
+
+def test_a_gpu_that_works_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, lambda settings: Trial(1.0, 1))
+    said: list[str] = []
+    assert settle([], Settings(batch=8), said.append) == Settings(batch=8, device="cuda")
+    assert said == []
+
+
+def test_a_gpu_without_kernels_is_left_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tried(settings: Settings) -> Trial:
+        if settings.device != "cpu":
+            raise RuntimeError("CUDA error: no kernel image is available\nfor execution on the device")
+        return Trial(1.0, 1)
+
+    given(monkeypatch, tried)
+    said: list[str] = []
+    assert settle([], Settings(batch=8), said.append) == Settings(batch=8, device="cpu")
+    assert "cuda cannot be used (CUDA error: no kernel image is available" in said[0]
+
+
+def test_too_little_memory_means_smaller_batches_and_then_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    tries: list[tuple[int, str]] = []
+
+    def tried(settings: Settings) -> Trial:
+        tries.append((settings.batch, settings.device))
+        if settings.device != "cpu":
+            raise ResourceError("cuda: out of memory")
+        return Trial(1.0, 1)
+
+    given(monkeypatch, tried)
+    assert settle([], Settings(batch=4), lambda text: None).device == "cpu"
+    assert tries == [(4, "auto"), (2, "auto"), (1, "auto"), (1, "cpu")]
+
+
+def test_a_cpu_that_cannot_do_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def tried(settings: Settings) -> Trial:
+        raise RuntimeError("broken network")
+
+    given(monkeypatch, tried)
+    with pytest.raises(RuntimeError, match="broken network"):
+        settle([], Settings(device="cpu"), lambda text: None)
