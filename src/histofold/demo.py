@@ -17,7 +17,11 @@ NAME = "demo"
 """Of the ensemble and the submission."""
 
 NETWORKS: dict[str, tuple[str, ...]] = {
-    "demo-kidney_segnet": ("model=kidney_segnet", "model.width=8"),
+    # DiCE units want long steps and many of them: at lr .001 this network has learned nothing after 250 steps.
+    "demo-kidney_segnet": (
+        *("model=kidney_segnet", "model.width=8"),
+        *("optimizer.lr=0.01", "train.batch=4", "train.epochs=8"),
+    ),
     "demo-smp": ("model=smp", "model.encoder=resnet18"),
 }
 """Run → what it is trained with."""

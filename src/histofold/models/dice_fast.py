@@ -37,6 +37,9 @@ Exact = NDArray[np.float64]
 BAND = 32
 """Rows of a job: enough to make the rows shared with its neighbours cheap, few enough to keep many threads busy."""
 
+BAND_GRAIN, PLANE_GRAIN = 1 << 17, 1 << 21
+"""Values for each thread below which handing work over costs more than it saves; the work on planes is light."""
+
 _NONE = np.empty((0, 3), np.float32)
 _NONE_OF_IMAGES = np.empty((0, 0, 6), np.float32)
 
@@ -47,16 +50,27 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="dice")
 
 
-def _each(work: Callable[..., None], jobs: Iterable[tuple[Any, ...]]) -> None:
-    """Run jobs on torch's number of threads; the kernels release the GIL."""
+def _each(work: Callable[..., None], jobs: Iterable[tuple[Any, ...]], threads: int) -> None:
+    """Run jobs on a number of threads; the kernels release the GIL.
+
+    Each thread takes one share of the jobs, because every hand-over waits for the GIL.
+    """
     jobs = list(jobs)
-    threads = min(torch.get_num_threads(), len(jobs))
-    if threads <= 1:
-        for job in jobs:
-            work(*job)
-        return
-    for done in [_pool(os.getpid(), torch.get_num_threads()).submit(work, *job) for job in jobs]:
-        done.result()
+    shares = [jobs[first::threads] for first in range(threads)]
+    others = [_pool(os.getpid(), torch.get_num_threads()).submit(_run, work, share) for share in shares[1:]]
+    _run(work, shares[0])
+    for other in others:
+        other.result()
+
+
+def _threads(values: int, grain: int) -> int:
+    """How many threads are worth their while, at most torch's number."""
+    return max(1, min(torch.get_num_threads(), values // grain))
+
+
+def _run(work: Callable[..., None], jobs: Iterable[tuple[Any, ...]]) -> None:
+    for job in jobs:
+        work(*job)
 
 
 def _bands(batch: int, height: int) -> list[tuple[int, int, int]]:
@@ -159,6 +173,8 @@ class _Geometry:
         self.bands = _bands(self.B, self.H)
         self.size = (self.C, self.H, self.W)
         self.groups_of = (self.groups, self.p, self.q, self.H, self.W)
+        values = self.B * max(self.C, self.out) * self.pixels
+        self.band_threads, self.plane_threads = _threads(values, BAND_GRAIN), _threads(values, PLANE_GRAIN)
 
     def new(self, channels: int) -> Array:
         """An empty batch of planes; NumPy asks the system for large pages, which saves most of the page faults."""
@@ -197,6 +213,7 @@ def predict(unit: DiceUnit, x: torch.Tensor, outer: nn.BatchNorm2d | None) -> to
             fused, n, *geometry.groups_of, h0, h1, _NONE, kernel, rows, out, np.empty(0), np.empty((0, 2))
         ),
         geometry.bands,
+        geometry.band_threads,
     )
     return geometry.tensor(out, geometry.out)
 
@@ -215,6 +232,7 @@ def _fused_planes(unit: DiceUnit, geometry: _Geometry, x: Array) -> tuple[Array,
             x, n, *geometry.size, h0, h1, geometry.d, *kernels, a, b, s, f, after, fused, sums[j]
         ),
         ((j, *band) for j, band in enumerate(geometry.bands)),
+        geometry.band_threads,
     )
     return fused, sums[..., 0].reshape(geometry.B, -1, C).sum(1) / geometry.pixels
 
@@ -291,7 +309,11 @@ class _Step:
         g, unit = self.geometry, self.unit
         jobs, kernels = len(g.bands), (g.kc, g.kh, g.kw)
         sums = np.zeros((jobs, 3, g.C, 2))
-        _each(lambda j, n, h0, h1: views.view_sums(x, n, *g.size, h0, h1, g.d, *kernels, sums[j]), self._jobs())
+        _each(
+            lambda j, n, h0, h1: views.view_sums(x, n, *g.size, h0, h1, g.d, *kernels, sums[j]),
+            self._jobs(),
+            g.band_threads,
+        )
         self.view_norm = _Norm.of_batch(unit.views[0], sums.sum(0).reshape(3 * g.C, 2), g.B * g.pixels)
         self.a, self.b = _view_rows(self.view_norm.factor, g.C), _view_rows(self.view_norm.shift, g.C)
         s, f = _view_rows(_parameter(unit.views[1].weight), g.C), _flat(unit.fuse[0].weight).reshape(g.C, 3)
@@ -302,6 +324,7 @@ class _Step:
                 x, n, *g.size, h0, h1, g.d, *kernels, self.a, self.b, s, f, _NONE, fused, sums[j]
             ),
             self._jobs(),
+            g.band_threads,
         )
         self.fuse_norm = _Norm.of_batch(unit.fuse[1], sums.sum(0), g.B * g.pixels)
         self.before = _activation(self.fuse_norm, _parameter(unit.fuse[2].weight))
@@ -316,6 +339,7 @@ class _Step:
                 self.projected, total[j], sums[j],
             ),
             self._jobs(),
+            g.band_threads,
         )  # fmt: skip
         self.means = total.reshape(g.B, -1, g.C).sum(1) / g.pixels
         self.gate = _open_gate(unit, self.means)
@@ -332,6 +356,7 @@ class _Step:
                     self.projected, plane, c, g.pixels, self.act, gate, sums[plane // g.out]
                 ),
                 g.planes(),
+                g.plane_threads,
             )
             self.outer_norm = _Norm.of_batch(self.outer, sums.sum(0), g.B * g.pixels)
             after = np.stack([self.outer_norm.factor, self.outer_norm.shift, np.zeros(g.out)], -1)
@@ -340,6 +365,7 @@ class _Step:
         _each(
             lambda plane, c: fusion.scaled_write(self.projected, plane, c, g.pixels, self.act, gate, self.after, out),
             g.planes(),
+            g.plane_threads,
         )
         return g.tensor(out, g.out)
 
@@ -354,6 +380,7 @@ class _Step:
                     grad, self.projected, plane, c, g.pixels, self.act, gate, self.after, pairs[plane // g.out]
                 ),
                 g.planes(),
+                g.plane_threads,
             )
             dgamma, dbeta, back = self.outer_norm.backward(*pairs.sum(0).T)
             gradients["outer.weight"], gradients["outer.bias"] = dgamma, dbeta
@@ -365,6 +392,7 @@ class _Step:
                 dgate,
             ),
             g.planes(),
+            g.plane_threads,
         )  # fmt: skip
         total, product, slope = sums.sum(0).T
         dgamma, dbeta, after = self.project_norm.backward(total, product)
@@ -393,6 +421,7 @@ class _Step:
                 sums[j], dkernel[j],
             ),
             self._jobs(),
+            g.band_threads,
         )  # fmt: skip
         total, product, slope = sums.sum(0).T
         dgamma, dbeta, before = self.fuse_norm.backward(total, product)
@@ -410,6 +439,7 @@ class _Step:
                 x, dz, self.fused, n, *g.size, h0, h1, g.d, *kernels, self.a, self.b, rows, sums[j]
             ),
             self._jobs(),
+            g.band_threads,
         )
         bends = self._bends(sums.sum(0), gradients)
         dx = g.new(g.C)
@@ -420,6 +450,7 @@ class _Step:
                 dkc[j], dkh[j], dkw[j],
             ),
             self._jobs(),
+            g.band_threads,
         )  # fmt: skip
         gradients["channel"] = _kernel_gradients(dkc.sum(0), self.unit.channel)
         gradients["height"] = _kernel_gradients(dkh.sum(0), self.unit.height)

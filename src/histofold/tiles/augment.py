@@ -29,6 +29,8 @@ class AugmentOptions:
         brightness, contrast: largest relative changes, drawn with probability `light`.
         gamma: range of the exponent × 100, drawn with probability `light` instead of brightness and contrast.
         hue, saturation, value: largest shifts (degrees of OpenCV's hue, grey levels), with probability `colour`.
+        stain: probability of changing the amounts of haematoxylin and eosin in the tissue: factors of `stain_scale`
+            and offsets of `stain_shift` on the two stains' optical densities.
         blur: probability of a slight Gaussian blur.
         invert: probability of inverting intensities (bright field ↔ fluorescence).
         shuffle: probability of permuting the channels.
@@ -52,6 +54,9 @@ class AugmentOptions:
     hue: int = 20
     saturation: int = 30
     value: int = 20
+    stain: float = 0.0
+    stain_scale: tuple[float, float] = (0.6, 1.6)
+    stain_shift: tuple[float, float] = (-0.05, 0.05)
     blur: float = 0.0
     invert: float = 0.0
     shuffle: float = 0.0
@@ -141,6 +146,14 @@ class ColourAugment:
         steps = [
             (options.light, light),
             (options.colour, A.HueSaturationValue(options.hue, options.saturation, options.value, p=options.colour)),
+            (
+                options.stain,
+                A.HEStain(
+                    intensity_scale_range=options.stain_scale,
+                    intensity_shift_range=options.stain_shift,
+                    p=options.stain,
+                ),
+            ),
             (options.grey, A.ToGray(p=options.grey)),
             (options.invert, A.InvertImg(p=options.invert)),
             (options.shuffle, A.ChannelShuffle(p=options.shuffle)),
