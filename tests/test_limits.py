@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from histofold import limits
+from histofold.compose import compose, load
 from histofold.config import LimitsConfig
 from histofold.errors import ConfigError, ResourceError
 
@@ -108,6 +109,11 @@ def test_kaggle_s_frame(tmp_path: Path) -> None:
     frame = limits.of(LimitsConfig("kaggle", "kaggle", 0), tmp_path)
     assert (frame.memory, frame.disk, frame.seconds, frame.gpu) == (29e9, 20e9, 9 * 3600, 16e9)
     assert limits.of(LimitsConfig("kaggle", "auto", 2), tmp_path).seconds == 7200
+
+
+def test_kaggle_s_frame_by_one_word(tmp_path: Path) -> None:
+    chosen = load(compose(["limits=kaggle"])).limits
+    assert limits.of(chosen, tmp_path) == limits.of(LimitsConfig("kaggle", "kaggle", 9), tmp_path)
 
 
 def test_a_plan_that_fits_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
