@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -38,12 +39,17 @@ def own_images(tmp_path: Path) -> Path:
 
 
 def prepare(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    overrides = ["competition=folders", "prepare.n_folds=2", "prepare.workers=1"]
+    return call("prepare", place, "-m", *arguments)
+
+
+def call(verb: str, place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """One verb on the files in `place`."""
+    overrides = ["competition=folders", "prepare.n_folds=2", "prepare.workers=1", "train.crop=32"]
     for name in ("input", "oof", "submissions"):
         overrides.append(f"paths.{name}={place / name}")
     overrides.append(f"paths.prepared={place / 'prepared'}")
     return subprocess.run(
-        [sys.executable, str(ROOT / "src" / "prepare.py"), *overrides, "-m", *arguments],
+        [sys.executable, str(ROOT / "src" / f"{verb}.py"), *overrides, *arguments],
         cwd=place,
         env={**os.environ, "RAY_DISABLE_IMPORT_WARNING": "1"},
         capture_output=True,
@@ -64,6 +70,39 @@ def test_two_jobs_through_a_launcher(own_images: Path, launcher: str) -> None:
     assert len(list((own_images / "prepared" / "custom" / "whole" / "pixels").glob("*.npy"))) == 6
     assert sorted(path.name for path in own_images.iterdir()) == ["input", "oof", "prepared"]
     assert list((own_images / "oof").iterdir()) == []
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder; records of when and where something was made are no results."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_four_shards_give_the_bytes_of_one_machine(own_images: Path, launcher: str) -> None:
+    if not has_plugin(LAUNCHERS[launcher]):
+        pytest.skip("pip install -r requirements-cluster.txt")
+    alone = own_images.with_name(f"{own_images.name}_alone")
+    shutil.copytree(own_images, alone)
+    network = ["model=kidney_segnet", "model.width=4", "model.size=32", "run=k"]
+    shards = ["-m", "shard=0/4,1/4,2/4,3/4", f"hydra/launcher={launcher}"]
+    results = []
+    for place, extra in ((alone, []), (own_images, shards)):
+        steps = [
+            ("prepare", extra),
+            ("train", [*network, "train.epochs=1", "train.samples_per_epoch=8", "train.workers=0"]),
+            ("evaluate", ["runs=[k]", "folds=[0]", "name=k"]),
+            ("predict", ["name=k", f"images={place / 'input' / 'custom' / 'images'}", *extra]),
+        ]
+        for verb, arguments in steps:
+            result = call(verb, place, *arguments)
+            assert result.returncode == 0, result.stderr
+        submitted = place / "submissions"
+        bands = {name: data for name, data in contents(submitted).items() if name.endswith(".tif")}
+        results.append((contents(place / "prepared"), bands))
+    assert len(results[0][1]) >= 6
+    assert results[0] == results[1]
 
 
 @pytest.mark.slow
