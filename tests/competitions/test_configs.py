@@ -18,7 +18,8 @@ def test_every_competition_composes_and_opens(name: str, tmp_path: Path) -> None
     # Every option of the adapter stands in the YAML, so that the command line can set it.
     assert set(config.competition.options) == {*type(competition).defaults, "folder"}
     assert config.prepare.kind == ("tiles" if competition.kind == "slides" else "whole")
-    assert config.target["name"] == ("foreground" if competition.truth == "mask" else "border")
+    by_pixel = competition.truth == "mask" or competition.metric == "dice"
+    assert config.target["name"] == ("foreground" if by_pixel else "border")
     # Opened by name, without Hydra, it is the same.
     assert competitions.open(name, tmp_path).settings == competition.settings
 

@@ -182,3 +182,28 @@ def test_nuclei_590(folder: Path, table: Any) -> None:
 def test_a_folder_of_another_layout(folder: Path, layout: str) -> None:
     with pytest.raises(DataError, match=r"no images of this layout; expected|has no a\.xml"):
         opened(folder, layout=layout).check()
+
+
+def test_glomeruli(tmp_path: Path, png: Any) -> None:
+    root = tmp_path / "kidneys"
+    biopsies, patches = root / "glomeruli_biopsy", root / "kidney_primitives_ki"
+    for name in ("7-PAS", "7-PASM"):
+        png(biopsies / "images" / f"{name}.png", RGB)
+        png(biopsies / "labels" / f"{name}.png", mask((1, 1)) // 255)
+    (biopsies / "index.csv").write_text("id,group,stain\n7-PAS,7,PAS\n7-PASM,7,PASM\n")
+    alone = opened(root, layout="glomeruli")
+    assert {sample.sample_id: sample.stratum for sample in alone.samples()} == {"7-PAS": "PAS", "7-PASM": "PASM"}
+    for name in ("tuft_1", "vessel_1"):
+        png(patches / "images" / f"{name}.png", RGB)
+        png(patches / "masks" / f"{name}.png", mask((4, 4)))
+    (patches / "index.csv").write_text("id,structure,stain,group\ntuft_1,tuft,he,a\nvessel_1,vessel,he,b\n")
+    # The patch of a vessel does not say where glomeruli are.
+    competition = opened(root, layout="glomeruli")
+    assert split_and_group(competition) == {"7-PAS": ("train", "7"), "7-PASM": ("train", "7"), "tuft_1": ("train", "a")}
+    assert {sample.stratum for sample in competition.samples()} == {"PAS", "PASM", "patch_he"}
+    labels = competition.labels("tuft_1")
+    assert labels is not None
+    assert labels.sum() == 9
+    (patches / "masks" / "tuft_1.png").unlink()
+    with pytest.raises(DataError, match="tuft_1 has a row"):
+        opened(root, layout="glomeruli").check()

@@ -52,7 +52,7 @@ def test_folder_counts_from_input_or_is_absolute(tmp_path: Path) -> None:
 
 def test_a_competition_that_builds_on_another_has_its_options() -> None:
     values = competitions.open("glomeruli", "input").settings
-    assert values["truth"] == "mask"
+    assert values["metric"] == "dice"
     assert values["index"] == "index.csv"
 
 

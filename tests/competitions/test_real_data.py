@@ -139,5 +139,3 @@ def test_two_real_rows_of_train_csv_are_read_by_offset(data: Path) -> None:
     for key, shape in sizes.items():
         mask = RunMask(index.rows(key)[0]["encoding"], shape, "columns")
         assert len(mask.runs[0]) == runs[key]
-
-

@@ -58,11 +58,24 @@ def test_dsb_agrees_with_a_loop_over_pairs(pairs: list[tuple[Labels, Labels]]) -
 
 
 def test_empty_images() -> None:
-    empty, full = np.zeros((3, 3), int), np.ones((3, 3), int)
-    assert set(metrics.instance_scores(empty, empty).values()) == {1.0}
-    assert set(metrics.instance_scores(full, empty).values()) == {0.0}
-    assert set(metrics.instance_scores(empty, full).values()) == {0.0}
-    assert set(metrics.instance_scores(full, full).values()) == {1.0}
+    empty, full = np.zeros((3, 3), np.int32), np.ones((3, 3), np.int32)
+
+    def values(truth: NDArray[np.int32], prediction: NDArray[np.int32]) -> set[float]:
+        found = metrics.instance_scores(truth, prediction)
+        return {found[name] for name in metrics.SCORES}
+
+    assert values(empty, empty) == {1.0}
+    assert values(full, empty) == {0.0}
+    assert values(empty, full) == {0.0}
+    assert values(full, full) == {1.0}
+
+
+def test_objects_are_counted() -> None:
+    truth, prediction = np.zeros((8, 8), np.int32), np.zeros((8, 8), np.int32)
+    truth[:2, :2], truth[4:, 4:], truth[:2, 6:] = 1, 2, 3
+    prediction[:2, :2], prediction[4:, :2] = 5, 6
+    counts = metrics.instance_scores(truth, prediction)
+    assert [counts[name] for name in ("found", "missed", "false")] == [1, 2, 1]
 
 
 def test_match_is_one_to_one_where_two_share_an_object_equally() -> None:

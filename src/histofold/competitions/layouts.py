@@ -7,6 +7,7 @@
 | `tnbc` | Naylor 2018: Slide_01/01_1.png and GT_01/01_1.png (binary); one slide is one patient |
 | `monuseg` | Tissue Images/<id>.tif and Annotations/<id>.xml, or both in one folder; "Test" in a folder name is test |
 | `glas` | train_1.bmp with train_1_anno.bmp, testA_*, testB_*, Grade.csv (patients) |
+| `glomeruli` | glomeruli_biopsy/ (images, labels, index.csv) and, where it is there, kidney_primitives_ki/ (masks) |
 | `nuclei_590` | VikramShenoy97's split of DSB: images/, labels/, nuclei_590.csv (name, part, id) |
 """
 
@@ -73,9 +74,7 @@ def kidney_he(root: Path, settings: Mapping[str, Any]) -> list[Item]:
             continue
         pictures, truths = _pictures(root / part, "data"), images.listed(root / part / "gts")
         _same_ids(root / part, "gts", pictures, truths)
-        items += [
-            Item(f"{part}_{key}", split, path, truths[key], "components") for key, path in pictures.items()
-        ]
+        items += [Item(f"{part}_{key}", split, path, truths[key], "components") for key, path in pictures.items()]
     return _found(items, root, "train/data and train/gts")
 
 
@@ -130,9 +129,34 @@ def glas(root: Path, settings: Mapping[str, Any]) -> list[Item]:
     return _found(items, root, "train_1.bmp and train_1_anno.bmp")
 
 
+def glomeruli(root: Path, settings: Mapping[str, Any]) -> list[Item]:
+    """Fields of biopsies with their case and stain, and patches that show one glomerulus each as strata of their own.
+
+    Of the patches only those of a whole glomerulus or its tuft count: the others label another structure, and what is
+    unlabelled there may be a glomerulus.
+    """
+    biopsies = root / "glomeruli_biopsy"
+    named = {"images": "images", "labels": "labels", "index": "index.csv"}
+    columns = {"group": "group", "stratum": "stain", "split": None}
+    items = custom(biopsies, {**named, **columns})
+    patches = root / "kidney_primitives_ki"
+    if not patches.is_dir():
+        return items
+    table = patches / "index.csv"
+    for row in _table(table, ["id", "structure", "stain", "group"]):
+        if row["structure"] in ("capsule", "tuft"):
+            paths = (patches / "images" / f"{row['id']}.png", patches / "masks" / f"{row['id']}.png")
+            absent = next((path for path in paths if not path.is_file()), None)
+            if absent:
+                raise DataError(f"{table}: {row['id']} has a row, but there is no {absent}; half a download")
+            items.append(Item(row["id"], "train", *paths, "components", row["group"], f"patch_{row['stain']}"))
+    return items
+
+
 LAYOUTS: Mapping[str, Callable[[Path, Mapping[str, Any]], list[Item]]] = {
     "custom": custom,
     "glas": glas,
+    "glomeruli": glomeruli,
     "kidney_he": kidney_he,
     "monuseg": monuseg,
     "nuclei_590": nuclei_590,

@@ -29,12 +29,22 @@ def cv_table(ensemble: Ensemble, scores: pd.DataFrame) -> str:
             f"{kind} of {ensemble.competition}, ensemble {ensemble.name} ({ensemble.metric})",
             head,
             *lines,
+            *_objects(scores),
             f"cross-fitted {ensemble.score['cross_fitted']:.4f}, 95 % interval {low:.4f} to {high:.4f}; "
             f"optimistic {ensemble.score['optimistic']:.4f}",
             f"for the submission: {chosen}",
             *(_single(ensemble)),
         ]
     )
+
+
+def _objects(scores: pd.DataFrame) -> list[str]:
+    """How many objects of all images are found, missed and false: what a mean over images does not tell."""
+    if "found" not in scores:
+        return []
+    found, missed, false = (int(scores[name].sum()) for name in ("found", "missed", "false"))
+    f1 = 2 * found / max(1, 2 * found + missed + false)
+    return [f"objects at IoU .5: {found} found, {missed} missed, {false} false; F1 over all of them {f1:.4f}"]
 
 
 def _single(ensemble: Ensemble) -> list[str]:

@@ -175,14 +175,16 @@ def instance_scores(truth: NDArray[Any], prediction: NDArray[Any]) -> dict[str, 
 
     `dsb`, `ap50 ap75 ap90` (TP / (TP + FP + FN)), `precision_50 recall_50 f1_50`, `pq dq sq`,
     `aji` (Kumar), `aji_one_to_one` (FullNet), `aji_plus`, `dice` and `iou` by pixel, `object_dice` and `object_f1`
-    (GlaS).
+    (GlaS), and how many objects are `found`, `missed` and `false` at IoU .5.
     """
     return scores_of(contingency(truth, prediction))
 
 
 def scores_of(table: Contingency) -> dict[str, float]:
     """As `instance_scores`, from a table that is there already."""
-    return {name: score(table) for name, score in SCORES.items()}
+    hits = match(table, 0.5)
+    counts = {"found": float(hits.tp), "missed": float(hits.fn), "false": float(hits.fp)}
+    return {**{name: score(table) for name, score in SCORES.items()}, **counts}
 
 
 def named_score(name: str) -> Score:
