@@ -32,6 +32,12 @@ def test_step_falls_every_so_many_epochs() -> None:
     assert np.allclose(found[50:], 0.1)
 
 
+def test_step_falls_no_more_often_than_it_may() -> None:
+    found = rates(OptimizerOptions(lr=1.0, schedule="step", warmup=0, every=3, factor=0.5, times=1))
+    assert np.allclose(found[:30], 1.0)
+    assert np.allclose(found[30:], 0.5)
+
+
 def test_constant_is_constant() -> None:
     assert np.allclose(rates(OptimizerOptions(lr=0.3, schedule="constant", warmup=0)), 0.3)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2
-from timm.scheduler import CosineLRScheduler, StepLRScheduler
+from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
@@ -23,6 +23,7 @@ class OptimizerOptions:
         lr: peak learning rate.
         weight_decay: not applied to biases and normalisation layers unless `decay_all`.
         schedule: `cosine` (to `final` × lr), `step` (× `factor` every `every` epochs) or `constant`.
+        times: how often `step` takes place at most; 0 sets no limit.
         warmup: share of all steps during which the rate rises linearly from nearly zero.
         options: further arguments of the optimiser, such as betas or amsgrad.
     """
@@ -36,6 +37,7 @@ class OptimizerOptions:
     final: float = 0.01
     every: int = 25
     factor: float = 0.1
+    times: int = 0
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -77,6 +79,10 @@ def build_schedule(
             warmup_prefix=True,
             **common,
         )
+    if options.schedule == "step" and options.times > 0:
+        # timm counts from one here, and from zero in the schedule above.
+        falls = [options.every * steps_per_epoch * number + 1 for number in range(1, options.times + 1)]
+        return MultiStepLRScheduler(optimizer, decay_t=falls, decay_rate=options.factor, **common)
     if options.schedule == "step":
         return StepLRScheduler(optimizer, decay_t=options.every * steps_per_epoch, decay_rate=options.factor, **common)
     if options.schedule == "constant":
