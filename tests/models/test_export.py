@@ -1,0 +1,117 @@
+"""Every network in eval mode through torch.export and ONNX with a free batch size: outputs equal within 1e-4."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+import pytest
+import torch
+
+from histofold import models
+from histofold.models.dice import DiceUnit
+
+NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "kidney_segnet": ("kidney_segnet", {"size": 32, "width": 4}),
+    "kidney_segnet gated": ("kidney_segnet", {"size": 32, "width": 4, "decoder": "gated"}),
+    "kidney_segnet resized": ("kidney_segnet", {"size": 40, "width": 4}),
+    "fullnet": ("fullnet", {"growth": 4}),
+    "fullnet pooling": ("fullnet", {"growth": 4, "pooling": True}),
+    "fullnet bottleneck": ("fullnet", {"growth": 4, "layers": "bottleneck", "checkpoint": True}),
+    "unet": ("unet", {"width": 4}),
+    "unet batch": ("unet", {"width": 4, "norm": "batch"}),
+    "glomerulus_unet": ("glomerulus_unet", {"width": 4}),
+    "unetpp": ("unetpp", {"width": 4}),
+    "unetpp L2": ("unetpp", {"width": 4, "mode": "fast", "depth": 2}),
+    "smp": ("smp", {"encoder": "tu-test_resnet"}),
+}
+USUAL = ["kidney_segnet", "fullnet", "unet", "glomerulus_unet", "unetpp", "smp"]
+"""One of each class; the others take minutes and are asked with the slow tests."""
+
+
+@functools.cache
+def settled(name: str) -> torch.nn.Module:
+    """A network in eval mode whose norms have seen data, with outputs of ordinary size."""
+    kind, options = NETWORKS[name]
+    torch.manual_seed(0)
+    network = models.build(kind, outputs=2, **options)
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.BatchNorm2d):
+            layer.momentum = 0.9
+    with torch.no_grad():
+        for key, value in network.named_parameters():
+            if "head" in key and value.ndim == 4:
+                value.normal_(std=0.3)
+        for _ in range(3):
+            network.train()(torch.randn(2, 3, 64, 64) if name == "smp" else torch.randn(2, 3, 32, 32))
+    return network.eval()
+
+
+def images(name: str, count: int) -> torch.Tensor:
+    side = 64 if name == "smp" else 32
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(count))
+
+
+def expected(network: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        found: torch.Tensor = network(image)
+    assert float(found.std()) > 0.02, "an output that hardly varies shows nothing"
+    return found
+
+
+@functools.cache
+def exported(name: str) -> torch.export.ExportedProgram:
+    return torch.export.export(settled(name), (images(name, 2),), dynamic_shapes=({0: torch.export.Dim("batch")},))
+
+
+def check_export(name: str) -> None:
+    network = settled(name)
+    program = exported(name)
+    for count in (2, 5):
+        image = images(name, count)
+        assert torch.allclose(program.module()(image), expected(network, image), atol=1e-4), count
+
+
+@pytest.mark.parametrize("name", USUAL)
+def test_torch_export_takes_every_network_and_any_batch(name: str) -> None:
+    check_export(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - set(USUAL)))
+def test_torch_export_takes_every_variant(name: str) -> None:
+    check_export(name)
+
+
+def check_onnx(name: str) -> None:
+    pytest.importorskip("onnxscript")
+    runtime = pytest.importorskip("onnxruntime")
+    network = settled(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own, about its versions
+        program = torch.onnx.export(exported(name), dynamo=True, verbose=False)
+    assert program is not None
+    session = runtime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for count in (2, 5):
+        image = images(name, count)
+        found = session.run(None, {session.get_inputs()[0].name: image.numpy()})[0]
+        assert torch.allclose(torch.from_numpy(found), expected(network, image), atol=1e-4), count
+
+
+def test_onnx_takes_a_network_and_any_batch() -> None:
+    check_onnx("glomerulus_unet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(NETWORKS) - {"glomerulus_unet"}))
+def test_onnx_takes_every_network_and_any_batch(name: str) -> None:
+    check_onnx(name)
+
+
+def test_the_export_of_kidney_segnet_is_compared_with_its_fast_form() -> None:
+    units = [layer for layer in settled("kidney_segnet").modules() if isinstance(layer, DiceUnit)]
+    with torch.inference_mode():
+        assert all(unit._fast(torch.zeros(1, unit.in_channels, *unit.size), None) for unit in units)
+    calls = {str(node.target) for node in exported("kidney_segnet").graph.nodes}
+    assert any("prelu" in call for call in calls), "the exported graph holds the unit's own layers"
