@@ -134,7 +134,7 @@ class Folders(Competition):
             Sample(
                 item.sample_id,
                 item.split,
-                *images.size(item.image),
+                *_size(item),
                 item.group or item.sample_id,
                 item.stratum or "image",
             )
@@ -156,7 +156,7 @@ class Folders(Competition):
 
     def image(self, sample_id: str) -> Image:
         """Pixels (H, W, 3) uint8."""
-        return images.rgb(self.source(sample_id))
+        return images.enlarged(images.rgb(self.source(sample_id)), self._item(sample_id).zoom)
 
     def labels(self, sample_id: str) -> Labels | None:
         """Instances 1..n (H, W), or 0/1 for `truth=mask`; None for a test image without truth."""
@@ -167,6 +167,7 @@ class Folders(Competition):
         else:
             shape = images.size(item.image)
             labels = instances.checked(READERS[item.reader](item.labels, shape), shape, item.labels, item.image)
+        labels = None if labels is None else labels.repeat(item.zoom, 0).repeat(item.zoom, 1)
         if labels is None or self.truth == "instances":
             return labels
         return (labels > 0).astype(np.uint8)
@@ -202,6 +203,12 @@ class Folders(Competition):
     def _solution(self) -> RowIndex | None:
         path = (self._test_root or self.root) / str(self.settings["solution"])
         return RowIndex.of(path, COLUMNS) if path.is_file() else None
+
+
+def _size(item: Item) -> tuple[int, int]:
+    """(height, width) of an item as it is used, enlarged."""
+    height, width = images.size(item.image)
+    return height * item.zoom, width * item.zoom
 
 
 def _derived(items: list[Item]) -> list[Sample]:

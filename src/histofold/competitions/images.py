@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
@@ -48,6 +49,14 @@ def size(path: Path) -> tuple[int, int]:
             return slide.height, slide.width
     with _opened(path) as image:
         return image.height, image.width
+
+
+def enlarged(image: NDArray[np.uint8], zoom: int) -> NDArray[np.uint8]:
+    """Pixels (H·zoom, W·zoom, 3), interpolated linearly."""
+    if zoom == 1:
+        return image
+    height, width = image.shape[:2]
+    return np.asarray(cv2.resize(image, (width * zoom, height * zoom), interpolation=cv2.INTER_LINEAR), np.uint8)
 
 
 def rgb(path: Path) -> NDArray[np.uint8]:

@@ -34,6 +34,7 @@ class Item:
         image: file of the pixels.
         labels: file of the truth, None where it is unknown.
         reader: how the truth is read, a key of `folders.READERS`.
+        zoom: whole number by which pixels and truth are enlarged, for what was taken at a lower magnification.
     """
 
     sample_id: str
@@ -43,6 +44,7 @@ class Item:
     reader: str
     group: str | None = None
     stratum: str | None = None
+    zoom: int = 1
 
 
 def custom(root: Path, settings: Mapping[str, Any]) -> list[Item]:
@@ -133,7 +135,7 @@ def glomeruli(root: Path, settings: Mapping[str, Any]) -> list[Item]:
     """Fields of biopsies with their case and stain, and patches that show one glomerulus each as strata of their own.
 
     Of the patches only those of a whole glomerulus or its tuft count: the others label another structure, and what is
-    unlabelled there may be a glomerulus.
+    unlabelled there may be a glomerulus. Their glomeruli are half as wide as those of the fields: they are enlarged.
     """
     biopsies = root / "glomeruli_biopsy"
     named = {"images": "images", "labels": "labels", "index": "index.csv"}
@@ -149,7 +151,7 @@ def glomeruli(root: Path, settings: Mapping[str, Any]) -> list[Item]:
             absent = next((path for path in paths if not path.is_file()), None)
             if absent:
                 raise DataError(f"{table}: {row['id']} has a row, but there is no {absent}; half a download")
-            items.append(Item(row["id"], "train", *paths, "components", row["group"], f"patch_{row['stain']}"))
+            items.append(Item(row["id"], "train", *paths, "components", row["group"], f"patch_{row['stain']}", 2))
     return items
 
 
