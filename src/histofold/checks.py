@@ -60,6 +60,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "predict.batch": (1, INFINITE),
     "evaluate.bootstrap": (0, INFINITE),
     "evaluate.workers": (0, INFINITE),
+    "evaluate.depths": (0, INFINITE),
     "submit.min_area": (0, INFINITE),
     "submit.max_hole": (0, INFINITE),
     "kernel.hours": (0.01, INFINITE),
@@ -81,7 +82,7 @@ def settings(config: Config) -> None:
             _one_of(key, value, words)
     for key, (low, high) in RANGES.items():
         value = _get(config, key)
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             bound = f"at least {low:g}" if high == INFINITE else f"from {low:g} to {high:g}"
             raise ConfigError(f"{key}={value}: out of range; expected {bound}")
     if config.shard is not None:

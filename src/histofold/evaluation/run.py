@@ -23,6 +23,8 @@ from histofold.workspace import ALL_FOLDS, Workspace
 def evaluate(config: Config) -> None:
     """Print the leaderboard, or tune `runs` on their OOF predictions and write `ensembles/<name>.json`.
 
+    With `evaluate.depths` it prunes the runs instead, which are UNet++.
+
     Raises:
         ConfigError: `folds` is no list of folds that exist.
         DataError: a run is missing or incomplete, or the runs do not share their folds.
@@ -35,6 +37,12 @@ def evaluate(config: Config) -> None:
     table = workspace.folds(_fold_set(runs))
     table = table[table["split"] == "train"]
     chosen = chosen_folds(config, table)
+    if config.evaluate.depths is not None:
+        from histofold.evaluation.depths import prune  # it predicts, which needs more than the rest of this verb
+
+        for run in runs:
+            print(prune(workspace, run, table, chosen, config.evaluate.depths))
+        return
     members = Members.of(workspace, runs, table, chosen)
     mixture = mix(workspace, members, [run.name for run in runs])
     ensemble = describe(workspace, runs, mixture)

@@ -27,7 +27,7 @@ class UNetPlusPlus(nn.Module):
             and each has its loss; `average` is the nuclei system's, the heads are averaged and have one loss.
         mode: in eval mode, `accurate` averages the heads 1 … depth; `fast` gives head `depth` alone. Either computes no
             node that its output does not need: the encoder below `depth` is not run.
-        depth: 1 to 4; `choose_depth` picks it from OOF scores. All weights are kept, so one state dict serves them all.
+        depth: 1 to 4; `evaluate.depths=` picks it from OOF scores. All weights are kept, so one state dict serves all.
 
     What differs from the Keras system, and why: it averaged sigmoids, here raw outputs are averaged, because the
     activation belongs to the target; only nodes that are used are computed. Order and numbers are theirs: convolution,

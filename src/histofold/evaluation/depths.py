@@ -1,0 +1,135 @@
+"""How deep a pruned UNet++ has to be: every depth's OOF score and time, and the run that keeps the one chosen."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+from omegaconf import OmegaConf
+
+from histofold.errors import ConfigError, DataError
+from histofold.evaluation.oof import Run
+from histofold.files import atomic, sha256, write_text
+from histofold.inference import checkpoint
+from histofold.inference.checkpoint import Spec
+from histofold.inference.member import Member
+from histofold.inference.predict import fingerprint_of, predict_samples
+from histofold.models.unetpp import DEPTHS, choose_depth
+from histofold.sources import job
+from histofold.training.oof import score_fold, settings_of
+from histofold.workspace import Workspace
+
+DEPTHS_FILE = "depths.csv"
+"""Scores and times of all depths, in the folder of the run that keeps one of them."""
+
+
+@dataclass(frozen=True)
+class Depth:
+    """One depth of a run: mean OOF score over all samples, and seconds of prediction for a sample."""
+
+    depth: int
+    score: float
+    seconds: float
+
+
+def prune(workspace: Workspace, run: Run, table: pd.DataFrame, folds: list[int], tolerance: float) -> str:
+    """Score a UNet++ run at the depths L1 to L4, and write the shallowest good one as the run `<run>_fast`.
+
+    Each depth predicts the held-out samples of each fold with that fold's network, as `model.mode=fast` does: what lies
+    below the depth is not computed. Chosen is the shallowest depth whose mean score is at most `tolerance` below the
+    best one's. The new run has the same weights, so evaluate, predict and submit take it like any other.
+
+    Args:
+        table: the training samples' rows of folds.csv.
+        folds: those that decide, and that the new run has.
+
+    Raises:
+        ConfigError: the run is no UNet++.
+        DataError: a fold is not finished, or a run of that name was trained.
+    """
+    name = f"{run.name}_fast"
+    target = workspace.oof / name
+    _require(run, folds, target)
+    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=workspace.oof) as temporary:
+        found = [_measure(workspace, run, table, folds, depth, Path(temporary)) for depth in DEPTHS]
+        depth = choose_depth({item.depth: item.score for item in found}, tolerance)
+        made = Path(temporary) / f"L{depth}"
+        for fold in folds:
+            _complete(run, made / f"fold{fold}", fold, name, depth)
+        text = report(run.name, found, depth, tolerance, folds, len(table["fold"].unique()))
+        with atomic(made / DEPTHS_FILE) as path:
+            pd.DataFrame([vars(item) for item in found]).to_csv(path, index=False)
+        if target.exists():
+            shutil.rmtree(target)
+        made.rename(target)
+    return f"{text}\n{target}: written; `evaluate runs=[{name}]` takes it as a run"
+
+
+def report(run: str, found: list[Depth], chosen: int, tolerance: float, folds: list[int], known: int) -> str:
+    """The table of depths."""
+    kind = "OOF" if len(folds) == known else f"partial OOF (folds {', '.join(map(str, folds))} of {known})"
+    slowest = found[-1].seconds
+    lines = [f"depths of {run}, {kind}", f"{'depth':<7}{'score':>8}{'s a sample':>12}{'of L4':>8}"]
+    for item in found:
+        mark = f"  chosen: at most {tolerance:g} below the best" if item.depth == chosen else ""
+        share = item.seconds / slowest
+        lines.append(f"L{item.depth:<6}{item.score:>8.4f}{item.seconds:>12.4f}{share:>8.2f}{mark}")
+    return "\n".join(lines)
+
+
+def _require(run: Run, folds: list[int], target: Path) -> None:
+    """Check that the run is a UNet++ and has the folds, and that what is replaced was made here."""
+    name = run.config()["model"]["name"]
+    if name != "unetpp":
+        raise ConfigError(f"evaluate.depths: {run.name} is a {name}; only unetpp has depths")
+    missing = [fold for fold in folds if fold not in run.folds]
+    if missing:
+        raise DataError(f"{run.folder}: fold {missing[0]} is not finished; train it (fold={missing[0]}) first")
+    if target.exists() and not (target / DEPTHS_FILE).exists():
+        raise DataError(f"{target}: a run that was trained under this name; rename it, or delete it")
+
+
+def _pruned(spec: Spec, name: str, depth: int) -> Spec:
+    """The description of the same network that predicts with one depth alone."""
+    return replace(spec, run=name, model={**spec.model, "mode": "fast", "depth": depth})
+
+
+def _measure(workspace: Workspace, run: Run, table: pd.DataFrame, folds: list[int], depth: int, place: Path) -> Depth:
+    """Predict and score the held-out samples of every fold at one depth, below `place`/L<depth>."""
+    settings, scores, seconds = settings_of(workspace.config), [], 0.0
+    for fold in folds:
+        folder = place / f"L{depth}" / f"fold{fold}"
+        folder.mkdir(parents=True)
+        spec, state = checkpoint.load(run.fold(fold) / "model.ckpt")
+        checkpoint.save(folder / "model.ckpt", _pruned(spec, f"{run.name}_fast", depth), state)
+        member = Member.load(folder / "model.ckpt", settings.torch_device(), workspace.competition.name)
+        held_out = table[table["fold"] == fold]
+        jobs = [
+            job(workspace.competition, workspace.sample(str(sample_id)), spec.scale, folder / "predictions")
+            for sample_id in held_out["sample_id"]
+        ]
+        stamp = fingerprint_of([sha256(folder / "model.ckpt")], [1.0], settings)
+        start = time.perf_counter()
+        predict_samples(jobs, [member], None, settings, stamp).check()
+        seconds += time.perf_counter() - start
+        scored = score_fold(workspace, held_out, folder / "predictions", workspace.config.evaluate.workers)
+        with atomic(folder / "scores.csv") as path:
+            scored.to_csv(path, index=False)
+        scores.append(scored["score"])
+    values = pd.concat(scores)
+    return Depth(depth, float(values.mean()), seconds / len(values))
+
+
+def _complete(run: Run, folder: Path, fold: int, name: str, depth: int) -> None:
+    """Add to a fold of the chosen depth what makes it a run of its own: its configuration and its history."""
+    config = run.config(fold)
+    config["run"] = name
+    config["model"] = {**config["model"], "mode": "fast", "depth": depth}
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
+    for history in ("metrics.csv", "curves.png"):
+        if (run.fold(fold) / history).exists():
+            shutil.copyfile(run.fold(fold) / history, folder / history)

@@ -1,0 +1,128 @@
+"""A pruned UNet++: every depth is scored out of fold, and the chosen one is a run like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from histofold import cli
+from histofold.inference import checkpoint
+from histofold.inference.ensemble import Ensemble
+from histofold.inference.member import Member
+from histofold.models.unetpp import UNetPlusPlus, choose_depth
+
+TINY = [
+    "model=unetpp", "model.width=4", "instances=threshold", "train.crop=32", "train.batch=2",
+    "train.samples_per_epoch=8", "train.epochs=1", "train.workers=0", "train.accelerator=cpu", "train.loggers=[]",
+    "train.precision=32-true", "train.validate_every=0", "predict.tta=none", "predict.device=cpu",
+    "evaluate.workers=1", "evaluate.bootstrap=20", "prepare.workers=1", "prepare.n_folds=2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides of a competition of four drawn images with a UNet++ and a U-Net trained on both folds."""
+    root = tmp_path_factory.mktemp("depths")
+    place = root / "input" / "custom"
+    for folder in ("images", "labels"):
+        (place / folder).mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for number in range(4):
+        labels = np.zeros((48, 56), np.uint16)
+        for label, (x, y) in enumerate([(14, 14), (40, 30)], 1):
+            cv2.circle(labels, (x, y), 9, label, -1)
+        image = np.where(labels[..., None] > 0, 90, 220) + random.integers(-20, 20, (48, 56, 3))
+        cv2.imwrite(str(place / "images" / f"{number}.png"), image.astype(np.uint8))
+        cv2.imwrite(str(place / "labels" / f"{number}.png"), labels)
+    pd.DataFrame({"id": range(4), "group": range(4)}).to_csv(place / "index.csv", index=False)
+    names = ("input", "prepared", "oof", "submissions")
+    overrides = ["competition=folders", *TINY, *(f"paths.{name}={root / name}" for name in names)]
+    assert cli.main("prepare", overrides) == 0
+    for fold in (0, 1):
+        assert cli.main("train", [*overrides, "run=nested", f"fold={fold}"]) == 0
+    assert cli.main("train", [*overrides, "run=plain", "model=unet", "model.width=4", "fold=0"]) == 0
+    return overrides
+
+
+def oof(overrides: list[str]) -> Path:
+    """The folder of the competition's runs."""
+    value = next(item for item in overrides if item.startswith("paths.oof="))
+    return Path(value.partition("=")[2]) / "custom"
+
+
+def test_a_wide_tolerance_keeps_the_shallowest_and_none_the_best(
+    trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = oof(trained) / "nested_fast"
+    for tolerance in (1.0, 0.0):
+        assert cli.main("evaluate", [*trained, "runs=[nested]", "folds=all", f"evaluate.depths={tolerance}"]) == 0
+        said = capsys.readouterr().out
+        table = pd.read_csv(folder / "depths.csv")
+        assert table["depth"].tolist() == [1, 2, 3, 4]
+        assert (table["seconds"] > 0).all()
+        chosen = choose_depth(dict(zip(table["depth"], table["score"], strict=True)), tolerance)
+        assert chosen == 1 or tolerance == 0
+        assert f"L{chosen} " in next(line for line in said.splitlines() if "chosen" in line)
+        for fold in (0, 1):
+            spec, state = checkpoint.load(folder / f"fold{fold}" / "model.ckpt")
+            assert (spec.run, spec.model["mode"], spec.model["depth"]) == ("nested_fast", "fast", chosen)
+            source = checkpoint.load(oof(trained) / "nested" / f"fold{fold}" / "model.ckpt")[1]
+            assert all(torch.equal(value, source[name]) for name, value in state.items())
+        scores = pd.concat([pd.read_csv(folder / f"fold{fold}" / "scores.csv") for fold in (0, 1)])
+        assert scores["score"].mean() == pytest.approx(table.set_index("depth").loc[chosen, "score"])
+    assert not list(oof(trained).glob(".nested_fast*")), "nothing is left of the other depths"
+
+
+def test_the_pruned_run_is_a_run_like_any_other(trained: list[str]) -> None:
+    assert cli.main("evaluate", [*trained, "runs=[nested]", "folds=all", "evaluate.depths=1"]) == 0
+    assert cli.main("evaluate", [*trained, "runs=[nested_fast]", "folds=all", "name=pruned"]) == 0
+    ensemble = Ensemble.read(Ensemble.place(oof(trained).parent, "custom", "pruned"))
+    members, _ = ensemble.load_members(oof(trained).parent)
+    assert len(members) == 2
+    network = members[0].network
+    assert isinstance(network, UNetPlusPlus)
+    seen: list[str] = []
+    for name, layer in network.named_modules():
+        if name.startswith(("encoder.", "nodes.", "heads.")) and name.count(".") == 1:
+            layer.register_forward_hook(lambda *_, name=name: seen.append(name))
+    members[0](torch.zeros(1, 3, 32, 32))
+    assert sorted(seen) == ["encoder.0", "encoder.1", "heads.0", "nodes.0_1"]
+
+
+def test_a_depth_predicts_what_its_head_says(trained: list[str]) -> None:
+    assert cli.main("evaluate", [*trained, "runs=[nested]", "folds=all", "evaluate.depths=1"]) == 0
+    pruned = Member.load(oof(trained) / "nested_fast" / "fold0" / "model.ckpt").network
+    whole = Member.load(oof(trained) / "nested" / "fold0" / "model.ckpt").network
+    assert isinstance(whole, UNetPlusPlus)
+    image = torch.randn(1, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(pruned(image), whole.outputs(image, 4)[0])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["runs=[plain]", "folds=[0]"], "only unetpp has depths"),
+        (["runs=[nested]", "folds=all", "evaluate.depths=-1"], "evaluate.depths=-1"),
+    ],
+)
+def test_what_can_not_be_pruned_is_said(
+    trained: list[str], more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main("evaluate", [*trained, "evaluate.depths=0.01", *more]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_run_that_was_trained_under_the_name_is_not_replaced(
+    trained: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = oof(trained) / "nested_fast"
+    (own / "depths.csv").unlink(missing_ok=True)
+    own.mkdir(exist_ok=True)
+    assert cli.main("evaluate", [*trained, "runs=[nested]", "folds=all", "evaluate.depths=0.01"]) == 1
+    assert "trained under this name" in capsys.readouterr().err
