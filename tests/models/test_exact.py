@@ -144,7 +144,8 @@ def test_in_train_mode_it_does_and_the_statistics_move(name: str) -> None:
 
 
 def test_a_network_without_norm_and_dropout_is_the_same_in_both_modes() -> None:
-    for name, options in (("unet", {"norm": "none"}), ("glomerulus_unet", {})):
+    cases: list[tuple[str, dict[str, Any]]] = [("unet", {"norm": "none"}), ("glomerulus_unet", {})]
+    for name, options in cases:
         network, images = made(name, **options), batch(name, 2)
         with torch.no_grad():
             assert torch.equal(network.train()(images), network.eval()(images)), name

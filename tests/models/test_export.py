@@ -26,6 +26,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "unetpp L2": ("unetpp", {"width": 4, "mode": "fast", "depth": 2}),
     "smp": ("smp", {"encoder": "tu-test_resnet"}),
 }
+OUTPUTS = 2
 USUAL = ["kidney_segnet", "fullnet", "unet", "glomerulus_unet", "unetpp", "smp"]
 """One of each class; the others take minutes and are asked with the slow tests."""
 
@@ -35,7 +36,7 @@ def settled(name: str) -> torch.nn.Module:
     """A network in eval mode whose norms have seen data, with outputs of ordinary size."""
     kind, options = NETWORKS[name]
     torch.manual_seed(0)
-    network = models.build(kind, outputs=2, **options)
+    network = models.build(kind, outputs=OUTPUTS, **options)
     for layer in network.modules():
         if isinstance(layer, torch.nn.BatchNorm2d):
             layer.momentum = 0.9
@@ -44,19 +45,24 @@ def settled(name: str) -> torch.nn.Module:
             if "head" in key and value.ndim == 4:
                 value.normal_(std=0.3)
         for _ in range(3):
-            network.train()(torch.randn(2, 3, 64, 64) if name == "smp" else torch.randn(2, 3, 32, 32))
-    return network.eval()
+            network.train()(images(name, 2))
+        spread = network.eval()(images(name, 2)).std()
+        for key, value in network.named_parameters():
+            if "head" in key and value.shape[0] == OUTPUTS:
+                value.div_(spread)
+    return network
 
 
 def images(name: str, count: int) -> torch.Tensor:
-    side = 64 if name == "smp" else 32
+    # Four or five poolings leave so little of 32 × 32 that its statistics would magnify every rounding error.
+    side = 64 if name in ("smp", "fullnet pooling") else 32
     return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(count))
 
 
 def expected(network: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
     with torch.inference_mode():
         found: torch.Tensor = network(image)
-    assert float(found.std()) > 0.02, "an output that hardly varies shows nothing"
+    assert float(found.std()) > 0.2, "an output that hardly varies shows nothing"
     return found
 
 
