@@ -228,3 +228,17 @@ def test_checkpointed_fullnet_has_the_same_gradients_and_statistics() -> None:
         assert one is not None
         assert other is not None
         assert torch.allclose(one, other, atol=1e-6 * max(1.0, float(one.abs().max())))
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 32, 32), (3, 4, 26, 40), (1, 4, 27, 33)])
+def test_attention_gates_in_bands_are_the_whole_gate(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    from histofold.models import kidney_segnet
+
+    monkeypatch.setattr(kidney_segnet, "BAND_VALUES", 2 * 4 * 40 * 3)  # three coarse rows, or one of a batch
+    torch.manual_seed(0)
+    gate = kidney_segnet._AttentionGate(4, 8, 4)
+    skip, coarse = torch.randn(shape), torch.randn(shape[0], 8, shape[2] // 2, shape[3] // 2)
+    with torch.inference_mode():
+        banded = gate(skip, coarse)
+    assert torch.allclose(banded, gate(skip, coarse).detach(), atol=1e-6)
+    assert float(banded.std()) > 0.01

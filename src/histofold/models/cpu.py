@@ -21,36 +21,18 @@ def observed(module: nn.Module) -> bool:
     )
 
 
-def _theirs(module: nn.Module, x: torch.Tensor) -> bool:
-    """Whether torch's own layer is to run."""
+def theirs(module: nn.Module, x: torch.Tensor) -> bool:
+    """Whether torch's own layers are to run, because the device, the precision or an observer asks for it."""
     return x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_autocast_enabled("cpu") or observed(module)
 
 
 def pointwise(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     """A 1 × 1 convolution with a bias as a matrix product, which spares library's change of layout there and back."""
-    if _theirs(conv, x) or conv.bias is None:
+    if theirs(conv, x) or conv.bias is None:
         out: torch.Tensor = conv(x)
         return out
     weight = conv.weight.flatten(1).expand(len(x), -1, -1)
     return torch.baddbmm(conv.bias[:, None], weight, x.flatten(2)).unflatten(2, x.shape[2:])
-
-
-def doubled(up: nn.ConvTranspose2d, x: torch.Tensor) -> torch.Tensor:
-    """A transposed 3 × 3 convolution of stride 2 that doubles the sides, as a 2 × 2 convolution and a pixel shuffle.
-
-    Output row 2i sees row i through the kernel's middle row; row 2i + 1 sees row i through the last and row i + 1
-    through the first; columns alike. Sixteen taps in place of nine, but in a layout that libraries are fast in.
-    """
-    if _theirs(up, x) or up.bias is None:
-        out: torch.Tensor = up(x)
-        return out
-    first, middle, last = up.weight.transpose(0, 1).unbind(2)  # rows of the kernel, each (out, in, 3)
-    rows = torch.stack([torch.stack([middle, torch.zeros_like(middle)], 2), torch.stack([last, first], 2)], 1)
-    first, middle, last = rows.unbind(-1)  # columns, each (out, 2, in, 2)
-    even, odd = torch.stack([middle, torch.zeros_like(middle)], -1), torch.stack([last, first], -1)
-    weight = torch.stack([even, odd], 2).flatten(0, 2)
-    padded = functional.pad(x, (0, 1, 0, 1))
-    return functional.pixel_shuffle(functional.conv2d(padded, weight, up.bias.repeat_interleave(4)), 2)
 
 
 def halved(x: torch.Tensor) -> torch.Tensor:
@@ -68,7 +50,7 @@ def halved(x: torch.Tensor) -> torch.Tensor:
 
 def normed(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
     """ReLU(norm(conv(x))); for predictions the norm is folded into the weights."""
-    if norm.training or torch.is_grad_enabled() or _theirs(conv, x) or conv.bias is None or observed(norm):
+    if norm.training or torch.is_grad_enabled() or theirs(conv, x) or conv.bias is None or observed(norm):
         return functional.relu(norm(conv(x)))
     factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     bias = norm.bias + factor * (conv.bias - norm.running_mean)

@@ -9,11 +9,14 @@ from torch import nn
 from torch.nn import functional
 
 from histofold.models.blocks import check_at_least, check_choice, init_head, match
-from histofold.models.cpu import doubled, halved, normed, pointwise
+from histofold.models.cpu import halved, normed, pointwise, theirs
 from histofold.models.dice import DiceUnit
 from histofold.models.weights import load_kidney_segnet
 
 _RATES = (4, 6, 8)
+
+BAND_VALUES = 1 << 20
+"""Values of one plane of a band in an attention gate: a few megabytes, which caches hold."""
 
 
 class KidneySegNet(nn.Module):
@@ -130,9 +133,28 @@ class _AttentionGate(nn.Module):
         self.spread = nn.Conv2d(1, skip, 1)
 
     def forward(self, skip: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
-        up = match(doubled(self.up, pointwise(self.from_coarse, coarse)), skip)
+        coarse = pointwise(self.from_coarse, coarse)
+        doubles = skip.shape[2] == 2 * coarse.shape[2] and skip.shape[3] == 2 * coarse.shape[3]
+        if torch.is_grad_enabled() or not doubles or theirs(self, skip):
+            return self._scaled(skip, match(self.up(coarse), skip))
+        return self._in_bands(skip, coarse)
+
+    def _scaled(self, skip: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         attention = pointwise(self.attend, (pointwise(self.from_skip, skip) + up).relu_()).sigmoid_()
         return pointwise(self.spread, attention) * skip
+
+    def _in_bands(self, skip: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+        """The same a band of rows at a time, so that the five planes in between stay in the cache."""
+        out, count = torch.empty_like(skip), coarse.shape[2]
+        rows = max(1, BAND_VALUES // (2 * skip.shape[0] * self.up.out_channels * skip.shape[3]))
+        coarse = functional.pad(coarse, (0, 0, 0, 1))
+        for top in range(0, count, rows):
+            end = min(top + rows, count)
+            # Rows 2i and 2i + 1 of the doubled plane come from rows i and i + 1.
+            up = self.up(coarse[:, :, top : end + 1])[:, :, : 2 * (end - top)]
+            band = slice(2 * top, 2 * end)
+            out[:, :, band] = self._scaled(skip[:, :, band], up)
+        return out
 
 
 class _Decoder(nn.Module):
