@@ -35,6 +35,7 @@ from histofold.losses.varce import inside_components
 from histofold.losses.weight_map import WeightMap, naive
 
 BOTH = ("forward", "step")
+ALONE = (*BOTH, "units forward", "units step")
 PEER = "smp Unet resnet18"
 Result = dict[str, Any]
 
@@ -60,8 +61,8 @@ class Case:
 PLAIN, FAST = "kidney_segnet gated plain", "kidney_segnet gated fast"
 CASES = [
     Case(PEER, "smp"),
-    Case(PLAIN, "kidney_segnet", options={"decoder": "gated"}, form="plain", sized=True),
-    Case(FAST, "kidney_segnet", options={"decoder": "gated"}, sized=True),
+    Case(PLAIN, "kidney_segnet", options={"decoder": "gated"}, form="plain", works=ALONE, sized=True),
+    Case(FAST, "kidney_segnet", options={"decoder": "gated"}, works=ALONE, sized=True),
     Case("kidney_segnet unet fast", "kidney_segnet", sized=True),
     Case("fullnet", "fullnet", 3),
     Case("fullnet checkpoint", "fullnet", 3, {"checkpoint": True}, works=("step",)),
@@ -145,6 +146,10 @@ def dice_lines(found: dict[tuple[str, int], Result], side: int, device: str) -> 
     lines = [verdict(f"{work}, times as fast", plain[work]["seconds"] / fast[work]["seconds"], wanted[work])
              for work in BOTH]  # fmt: skip
     for work in BOTH:
+        units = f"units {work}"
+        times = plain[units]["seconds"] / fast[units]["seconds"]
+        print(f"{f'{work} of the units alone, times as fast':64}{times:8.2f} ×")
+    for work in BOTH:
         lines.append(verdict(f"{work}, times less memory", plain[work]["bytes"] / max(fast[work]["bytes"], 1), 2))
     lines.append(verdict(f"forward, speed of {PEER}", peer["forward"]["seconds"] / fast["forward"]["seconds"], 1))
     bandwidth = network_case.copy_bandwidth(device)
@@ -186,7 +191,8 @@ def weight_map_lines(small: bool) -> None:
     for sigma in (5.0, 20.0):
         weights = WeightMap(sigma)
         mine = best_of(lambda weights=weights: weights(labels), 3)  # type: ignore[misc]
-        theirs = best_of(lambda sigma=sigma: naive(few, sigma, 10.0), 1) * whole / (len(np.unique(few)) - 1)  # type: ignore[misc]
+        theirs = best_of(lambda sigma=sigma: naive(few, sigma, 10.0), 1)  # type: ignore[misc]
+        theirs *= whole / (len(np.unique(few)) - 1)
         print(f"sigma {sigma:g}: {1e3 * mine:.0f} ms, naive {theirs:.1f} s (from 20 of them): {theirs / mine:.0f} ×")
 
 
@@ -206,8 +212,10 @@ def varce_lines(small: bool, seconds: float) -> list[bool]:
         loss = losses.build({name: 1.0}, target)
         spent[name] = best_of(lambda loss=loss: loss(raw, given).backward(), 10)  # type: ignore[misc]
     more = spent["varce"] - spent["bce"]
-    print(f"\nvarCE at {side} × {side}, batch {batch}: {1e3 * more:.1f} ms of processor time above cross entropy alone, "
-          f"and {1e3 * labelling:.2f} ms a crop in the loader")  # fmt: skip
+    print(
+        f"\nvarCE at {side} × {side}, batch {batch}: {1e3 * more:.1f} ms of processor time above cross entropy alone,"
+    )
+    print(f"and {1e3 * labelling:.2f} ms a crop in the loader")
     lines = []
     for title, options in (("fullnet", {}), ("fullnet pooling", {"pooling": True})):
         step = run(Job("fullnet", side, 3, options, works=("step",), seconds=seconds))["step"]["seconds"]

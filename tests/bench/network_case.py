@@ -13,7 +13,7 @@ import gc
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,32 @@ def works(job: Job, network: nn.Module) -> dict[str, Callable[[], Any]]:
         optimizer.step()
         optimizer.zero_grad()
 
-    return {"forward": forward, "step": step}
+    return {"forward": forward, "step": step, **units_alone(network, job)}
+
+
+def units_alone(network: nn.Module, job: Job) -> dict[str, Callable[[], Any]]:
+    """A prediction and a training step of each DiCE unit by itself, without what lies between them."""
+    units = [layer for layer in network.modules() if isinstance(layer, DiceUnit)]
+    gpu = job.device != "cpu"
+
+    def inputs() -> Iterator[tuple[DiceUnit, torch.Tensor]]:
+        for unit in units:
+            yield unit, torch.empty(job.batch, unit.in_channels, *unit.size, device=job.device).normal_()
+
+    pairs = list(inputs()) if any(name.startswith("units") for name in job.works) else []
+
+    def forward() -> None:
+        with torch.inference_mode(), torch.autocast(job.device, torch.bfloat16, enabled=gpu):
+            for unit, x in pairs:
+                unit.eval()(x)
+
+    def step() -> None:
+        for unit, x in pairs:
+            with torch.autocast(job.device, torch.bfloat16, enabled=gpu):
+                out = unit.train()(x.detach().requires_grad_())
+            out.sum().backward()
+
+    return {"units forward": forward, "units step": step}
 
 
 def main() -> None:
