@@ -106,8 +106,7 @@ def test_a_stranger_in_the_file_is_refused(tmp_path: Path) -> None:
         kidney_segnet(1, weights=str(tmp_path / "theirs.pth"))
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-@pytest.mark.parametrize("prefix", ["", "module.", "encoder."])
+@pytest.mark.parametrize(("suffix", "prefix"), [(".pth", ""), (".safetensors", "module."), (".pth", "encoder.")])
 def test_an_encoder_loads_from_a_local_file(suffix: str, prefix: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     source = models.build("smp", outputs=1, encoder="resnet18")
