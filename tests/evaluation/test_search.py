@@ -63,9 +63,19 @@ def test_within_the_noise_the_simplest_wins() -> None:
 
 
 def test_worth_is_what_is_lost_without_a_member() -> None:
-    lost = worth(objective(around((0.9, 0.1, 0.0))), (0.9, 0.1, 0.0), 1)
-    assert set(lost) == {0, 1}
-    assert lost[0] > lost[1] > 0
+    added = worth(objective(around((0.9, 0.1, 0.0))), (0.9, 0.1, 0.0), 1)
+    assert added[0] > added[1] > 0
+    # The third has no weight: with an equal share of it the ensemble would be worse.
+    assert added[2] < 0
+
+
+def test_the_only_member_adds_its_lead_over_the_best_of_the_others() -> None:
+    shared = objective(around((0.9, 0.1, 0.0)))
+    added = worth(shared, (1.0, 0.0, 0.0), 1)
+    alone = [shared.tables([tuple(np.eye(3)[index])])[0][:, 1].mean() for index in range(3)]
+    assert added[0] == pytest.approx(alone[0] - max(alone[1:]))
+    assert set(added) == {0, 1, 2}
+    assert worth(objective(around((1.0,))), (1.0,), 1) == {}
 
 
 def test_weights_sum_to_one() -> None:

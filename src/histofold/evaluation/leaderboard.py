@@ -9,6 +9,7 @@ import numpy as np
 from histofold.errors import DataError
 from histofold.evaluation.crossfit import interval
 from histofold.evaluation.oof import Run
+from histofold.evaluation.repeats import alike
 from histofold.files import read_json
 
 
@@ -27,6 +28,7 @@ def leaderboard(runs: list[Run], folder: Path) -> str:
         begun = f", begun: {','.join(map(str, run.unfinished))}" if run.unfinished else ""
         text = f"{mean:.4f}  [{low:.4f}, {high:.4f}]" if count else "no fold is finished"
         lines.append(f"  {run.name:28} {text}  {count} samples, folds {folds}{begun}")
+    lines += _repeats([run for run in runs if run.folds])
     ensembles = sorted((folder / "ensembles").glob("*.json"))
     if ensembles:
         lines.append("ensembles (tuned, cross-fitted)")
@@ -35,6 +37,17 @@ def leaderboard(runs: list[Run], folder: Path) -> str:
         partial = f"  PARTIAL: folds {values['folds']}" if values["partial"] else ""
         lines.append(f"  {values['name']:28} {values['score']['cross_fitted']:.4f}  [{low:.4f}, {high:.4f}]{partial}")
     return "\n".join(lines)
+
+
+def _repeats(runs: list[Run]) -> list[str]:
+    """Mean ± spread of runs that differ in seed or fold set only."""
+    by_name = {run.name: run for run in runs}
+    lines = []
+    for names in alike({run.name: run.config() for run in runs}):
+        means = [float(by_name[name].scores()["score"].mean()) for name in names]
+        lines.append(f"  {', '.join(names):28} {np.mean(means):.4f} ± {np.std(means, ddof=1):.4f}")
+    title = "repeats (the same settings, other seeds or fold sets): mean ± standard deviation, the noise of one run"
+    return [title, *lines] if lines else []
 
 
 def _scores(run: Run) -> tuple[float, float, float, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,9 @@ from histofold.evaluation.tune import Members
 from histofold.files import atomic
 from histofold.inference.ensemble import Ensemble, RunWeight, checkpoints_of
 from histofold.workspace import ALL_FOLDS, Workspace
+
+FEW = 5
+"""Samples below which a correlation says nothing."""
 
 
 def evaluate(config: Config) -> None:
@@ -50,9 +54,22 @@ def evaluate(config: Config) -> None:
     with atomic(path.with_suffix(".csv")) as temporary:
         mixture.tuned.scores.to_csv(temporary, index=False)
     print(cv_table(ensemble, mixture.tuned.scores))
-    for line in mixture.lines:
+    for line in (*mixture.lines, *correlations(runs)):
         print(line)
     print(f"{path}: written; `predict name={ensemble.name}` uses it")
+
+
+def correlations(runs: Sequence[Run]) -> list[str]:
+    """How alike the runs' errors are over the samples that all of them scored; runs near 1 add little to each other."""
+    columns = {run.name: run.scores().set_index("sample_id")["score"] for run in runs}
+    table = 1 - pd.DataFrame(columns).dropna()
+    if len(table) < FEW:
+        return []
+    values = {(one, other): float(table[one].corr(table[other])) for one, other in combinations(columns, 2)}
+    # A run without any error, or always with the same one, correlates with nothing.
+    return [
+        f"errors of {a} and {b} correlate by {value:+.3f}" for (a, b), value in values.items() if np.isfinite(value)
+    ]
 
 
 def chosen_folds(config: Config, table: pd.DataFrame) -> list[int]:

@@ -187,12 +187,30 @@ def simplest(found: Sequence[Found], groups: NDArray[np.str_], draws: int = 1000
 
 
 def worth(objective: Objective, weights: Weights, column: int) -> dict[int, float]:
-    """What each member with a weight adds: the mean score lost without it, the others keeping their proportions."""
-    everything = objective.tables([weights])[0][:, column].mean()
-    lost: dict[int, float] = {}
+    """What each member adds to the mean score; a negative number says that it is better left out.
+
+    A member with a weight: what is lost without it, the others keeping their proportions; the only one with a weight:
+    its lead over the best of the others alone. A member without: what an equal share of it would change.
+    """
+    everything = float(objective.tables([weights])[0][:, column].mean())
+    size = sum(weight > 0 for weight in weights)
+    added: dict[int, float] = {}
     for member, weight in enumerate(weights):
-        rest = [0.0 if index == member else value for index, value in enumerate(weights)]
-        if weight > 0 and sum(rest) > 0:
-            without = objective.tables([normalised(rest)])[0]
-            lost[member] = float(everything - without.mean(axis=0).max())
-    return lost
+        rest = tuple(0.0 if index == member else value for index, value in enumerate(weights))
+        if weight == 0:
+            shared = tuple(value * size / (size + 1) for value in weights)
+            joined = normalised([1 / (size + 1) if index == member else value for index, value in enumerate(shared)])
+            added[member] = _best_mean(objective, [joined]) - everything
+        elif size > 1:
+            added[member] = everything - _best_mean(objective, [normalised(rest)])
+        elif len(weights) > 1:
+            alone = [tuple(float(index == other) for index in range(len(weights))) for other in range(len(weights))]
+            added[member] = everything - _best_mean(
+                objective, [alone[other] for other in range(len(weights)) if other != member]
+            )
+    return added
+
+
+def _best_mean(objective: Objective, candidates: list[Weights]) -> float:
+    """The highest mean score over all samples, candidates and settings."""
+    return max(float(table.mean(axis=0).max()) for table in objective.tables(candidates))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from histofold.files import digest
+from histofold.evaluation.repeats import alike
 from histofold.report import plots, stats
 from histofold.report.charts import padded, whisker
 from histofold.report.data import Ensemble, Run
@@ -22,9 +22,6 @@ OPEN_CURVES = 3
 
 HEAT = 38
 """Strongest tint of a table's cell in percent; more would cost the text its contrast."""
-
-SAME = ("competition", "model", "target", "loss", "augment", "optimizer", "prepare", "train")
-"""Settings that two runs share when one repeats the other."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +51,12 @@ def board(runs: Sequence[Run]) -> dict[str, Any] | None:
 
 def repeats(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Runs that differ in seed or fold set only, with mean and spread of their scores; at least two of a kind."""
-    kinds: dict[str, list[Run]] = {}
-    for run in runs:
-        if run.scores is not None and run.config:
-            kinds.setdefault(digest({key: run.config.get(key) for key in SAME}), []).append(run)
+    scored = {run.name: run for run in runs if run.scores is not None and run.config}
     found = []
-    for same in kinds.values():
-        means = [float(run.scores["score"].mean()) for run in same if run.scores is not None]
-        if len(means) > 1:
-            text = stats.describe(same[0].config)
-            row = {"names": [run.name for run in same], "text": text, "mean": float(np.mean(means))}
-            found.append({**row, "spread": float(np.std(means, ddof=1))})
+    for names in alike({name: run.config for name, run in scored.items()}):
+        means = [float(table["score"].mean()) for name in names if (table := scored[name].scores) is not None]
+        row = {"names": names, "text": stats.describe(scored[names[0]].config), "mean": float(np.mean(means))}
+        found.append({**row, "spread": float(np.std(means, ddof=1))})
     return found
 
 

@@ -1,0 +1,63 @@
+"""The leaderboard in the terminal: best first, and what of the differences is noise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from omegaconf import OmegaConf
+
+from histofold.evaluation.leaderboard import leaderboard
+from histofold.evaluation.oof import find_runs
+from histofold.evaluation.run import correlations
+
+
+def trained(folder: Path, run: str, scores: list[float], **config: object) -> None:
+    """A finished fold of a run."""
+    place = folder / run / "fold0"
+    place.mkdir(parents=True)
+    ids = [f"s{number}" for number in range(len(scores))]
+    table = pd.DataFrame({"sample_id": ids, "group": ids, "stratum": "x", "fold": 0, "score": scores})
+    table.to_csv(place / "scores.csv", index=False)
+    OmegaConf.save({"model": {"name": "unet"}, "train": {"epochs": 3}, "seed": 0, **config}, place / "config.yaml")
+
+
+def test_repeats_are_told_with_mean_and_spread(tmp_path: Path) -> None:
+    trained(tmp_path, "first", [0.5, 0.7])
+    trained(tmp_path, "again", [0.7, 0.7], seed=1)
+    trained(tmp_path, "folds", [0.8, 0.8], folds="second")
+    trained(tmp_path, "longer", [0.9, 0.9], train={"epochs": 9})
+    text = leaderboard(find_runs(tmp_path), tmp_path)
+    assert text.index("longer") < text.index("first")
+    # .7, .8 and .6: a mean of .7, a standard deviation of .1.
+    line = next(line for line in text.splitlines() if "±" in line and "standard" not in line)
+    assert line.split() == ["again,", "first,", "folds", "0.7000", "±", "0.1000"]
+
+
+def test_without_repeats_nothing_is_said_of_them(tmp_path: Path) -> None:
+    trained(tmp_path, "first", [0.5, 0.7])
+    trained(tmp_path, "longer", [0.9, 0.9], train={"epochs": 9})
+    assert "±" not in leaderboard(find_runs(tmp_path), tmp_path)
+
+
+def test_correlation_of_errors(tmp_path: Path) -> None:
+    scores = [0.1, 0.5, 0.4, 0.9, 0.3, 0.8]
+    trained(tmp_path, "one", scores)
+    trained(tmp_path, "same", [value / 2 for value in scores])
+    trained(tmp_path, "opposite", [1 - value for value in scores])
+    trained(tmp_path, "steady", [0.5] * 6)
+    said = correlations(find_runs(tmp_path))
+    assert said == [
+        "errors of one and opposite correlate by -1.000",
+        "errors of one and same correlate by +1.000",
+        "errors of opposite and same correlate by -1.000",
+    ]
+    assert correlations(find_runs(tmp_path)[:1]) == []
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_few_samples_say_nothing_of_correlation(tmp_path: Path, count: int) -> None:
+    trained(tmp_path, "one", [0.1, 0.5, 0.4, 0.9][:count])
+    trained(tmp_path, "same", [0.2, 0.6, 0.5, 0.8][:count])
+    assert correlations(find_runs(tmp_path)) == []
