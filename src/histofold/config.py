@@ -87,6 +87,7 @@ class EvaluateConfig:
     workers: int
     search: str  # equal | greedy | optimise | best
     tune: bool
+    per_stratum: str  # auto | always | never
     depths: float | None  # loss of score; prunes UNet++ runs
 
 

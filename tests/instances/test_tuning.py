@@ -46,7 +46,7 @@ def _aji(truth: NDArray[Any], prediction: Labels) -> float:
     return metrics.instance_scores(truth, prediction)["aji"]
 
 
-@pytest.mark.parametrize("name", ["watershed", "threshold"])
+@pytest.mark.parametrize("name", ["watershed", "threshold", "none"])
 def test_scores_are_those_of_decoding_each_setting_by_itself(name: str) -> None:
     grid = instances.grid(name)[:: 7 if name == "watershed" else 3]
     scores = tuning.score_grid(ITEMS, name, grid, workers=1)
@@ -80,7 +80,10 @@ def test_steps_run_once_for_what_settings_share(monkeypatch: pytest.MonkeyPatch)
         for core in (0.4, 0.6)
     ]
     tuning.score_grid(ITEMS[:1], "watershed", [*grid, *grid], workers=1)
-    assert calls == {"_seed": 2, "_grow": 6, "_drop": 18}
+    # The least size is applied to the table of overlaps.
+    assert calls == {"_seed": 2, "_grow": 6, "_drop": 6}
+    tuning.score_grid(ITEMS[:1], "watershed", [*grid, *grid], metric=_aji, workers=1)
+    assert calls == {"_seed": 4, "_grow": 12, "_drop": 24}, "a function gets every label image"
 
 
 def test_band_files_are_read(tmp_path: Any) -> None:

@@ -47,7 +47,7 @@ def mix(workspace: Workspace, members: Members, runs: Sequence[str]) -> Mixture:
         raise ConfigError(f"evaluate.search={strategy}: expected {', '.join(STRATEGIES)} or best")
     tuned = tune(workspace, members)
     if len(runs) == 1 or strategy == SINGLE:
-        return Mixture(members, tuned)
+        return Mixture(members, tuned, tuned.lines)
     objective, settings = _objective(workspace, members, tuned)
     folds = members.rows["fold"].to_numpy(np.int64)
     names = list(STRATEGIES) if strategy == "best" else [SINGLE, strategy]
@@ -57,6 +57,7 @@ def mix(workspace: Workspace, members: Members, runs: Sequence[str]) -> Mixture:
     adds = {runs[member]: value for member, value in worth(objective, chosen.weights, chosen.column).items()}
     lines = (
         *(_line(item, runs, item is chosen) for item in found),
+        *tuned.lines,
         *(f"  {run} adds {v:+.4f}" for run, v in adds.items()),
     )
     return Mixture(_weighted(members, chosen), _final(workspace, members, tuned, chosen, settings), lines, adds)
@@ -91,18 +92,19 @@ def _final(
     folds = [int(fold) for fold in members.rows["fold"]]
     by_fold = {fold: members.mixed(weights) for fold, (weights, _) in chosen.per_fold.items()}
     bands = [by_fold[fold][row] for row, fold in enumerate(folds)]
-    final = tune(workspace, _weighted(members, chosen))
+    # Strata have settings of their own or not as under equal weights, where that was scored.
+    final = tune(workspace, _weighted(members, chosen), "always" if tuned.strata else "never")
     if tuned.instances is None:
         levels = {fold: settings[column]["level"] for fold, (_, column) in chosen.per_fold.items()}
         counts = histograms(workspace, members, bands)
         rows = [mask_scores(count, levels[fold]) for count, fold in zip(counts, folds, strict=True)]
-        given: dict[int, dict[str, Any]] = {fold: {"level": level} for fold, level in levels.items()}
+        given: tuple[dict[str, Any], ...] = tuple({"level": levels[fold]} for fold in folds)
     else:
-        # Each fold decodes with the setting that the other folds chose under equal weights.
-        given = tuned.per_fold
+        # Each sample is decoded with the setting that the other folds chose under equal weights.
+        given = tuned.own
         name = str(tuned.instances["name"])
-        rows = decoded_scores(workspace, members, bands, name, [given[fold] for fold in folds])
-    return replace(final, scores=score_table(members, rows), per_fold=given)
+        rows = decoded_scores(workspace, members, bands, name, given)
+    return replace(final, scores=score_table(members, rows), own=given)
 
 
 def _line(found: Found, runs: Sequence[str], chosen: bool) -> str:

@@ -109,6 +109,7 @@ def describe(workspace: Workspace, runs: Sequence[Run], mixture: Mixture) -> Ens
         ),
         threshold=tuned.threshold,
         instances=tuned.instances,
+        strata=tuned.strata,
         score={
             "optimistic": tuned.optimistic,
             "cross_fitted": float(values.mean()),

@@ -33,6 +33,7 @@ def cv_table(ensemble: Ensemble, scores: pd.DataFrame) -> str:
             f"cross-fitted {ensemble.score['cross_fitted']:.4f}, 95 % interval {low:.4f} to {high:.4f}; "
             f"optimistic {ensemble.score['optimistic']:.4f}",
             f"for the submission: {chosen}",
+            *(f"  {name}: {options}" for name, options in sorted(ensemble.strata.items())),
             *(_single(ensemble)),
         ]
     )

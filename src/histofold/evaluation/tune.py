@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from histofold import instances, metrics
-from histofold.errors import HistofoldError
-from histofold.evaluation.crossfit import Choice, cross_fit
+from histofold.errors import ConfigError, HistofoldError
+from histofold.evaluation.crossfit import cross_fit
+from histofold.evaluation.gridsearch import Choices, GridSearch, Setting, choose
 from histofold.evaluation.oof import MeanBands, Run, predictions, shared_bands
 from histofold.evaluation.scoring import LEVEL, HistogramTask, TruthLabels, instance_scores, mask_scores
 from histofold.instances.tuning import score_grid
@@ -75,7 +76,9 @@ class Tuned:
         threshold: of the foreground, for mask competitions.
         instances: decoder and options, for instance competitions.
         curve: (threshold, mean score).
-        per_fold: the setting that each fold was given: `level`, or the decoder's options.
+        own: the setting that each sample was given by the other folds: `level`, or the decoder's options.
+        strata: stratum → its own decoder and options, where that is better; other strata take `instances`.
+        lines: what was found, for the person who asked.
     """
 
     scores: pd.DataFrame
@@ -83,17 +86,30 @@ class Tuned:
     threshold: float | None
     instances: dict[str, Any] | None
     curve: tuple[tuple[float, float], ...]
-    per_fold: dict[int, dict[str, Any]] = field(default_factory=dict)
+    own: tuple[dict[str, Any], ...] = ()
+    strata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    lines: tuple[str, ...] = ()
 
 
-def tune(workspace: Workspace, members: Members) -> Tuned:
+PER_STRATUM = ("auto", "always", "never")
+"""Values of `evaluate.per_stratum`."""
+
+
+def tune(workspace: Workspace, members: Members, per_stratum: str | None = None) -> Tuned:
     """Choose the setting that scores best, for each fold on the others.
 
+    Args:
+        per_stratum: of instances, in place of `evaluate.per_stratum`.
+
     Raises:
+        ConfigError: `evaluate.per_stratum` has no such value.
         DataError: truth or predictions cannot be read.
     """
+    wanted = per_stratum or workspace.config.evaluate.per_stratum
+    if wanted not in PER_STRATUM:
+        raise ConfigError(f"evaluate.per_stratum={wanted}: expected {', '.join(PER_STRATUM)}")
     masks = workspace.competition.truth == "mask"
-    return _tune_threshold(workspace, members) if masks else _tune_decoder(workspace, members)
+    return _tune_threshold(workspace, members) if masks else _tune_decoder(workspace, members, wanted)
 
 
 def _tune_threshold(workspace: Workspace, members: Members) -> Tuned:
@@ -111,7 +127,7 @@ def _tune_threshold(workspace: Workspace, members: Members) -> Tuned:
         int(columns[choice.best]) / 255,
         None,
         curve,
-        _levels(choice, columns),
+        tuple({"level": level} for level in own),
     )
 
 
@@ -125,23 +141,46 @@ def histograms(workspace: Workspace, members: Members, bands: Sequence[MeanBands
     return _gather(_call, tasks, workspace.config.evaluate.workers, "histograms")
 
 
-def _tune_decoder(workspace: Workspace, members: Members) -> Tuned:
-    competition, config = workspace.competition, workspace.config
-    metric = competition.metric
+def _tune_decoder(workspace: Workspace, members: Members, per_stratum: str) -> Tuned:
+    config = workspace.config
     decoder = instances.resolve(config.instances, members.names)
-    scale = members.bands[0].scale
-    ids = [str(sample_id) for sample_id in members.rows["sample_id"]]
     grid = _grid(decoder) if config.evaluate.tune else [decoder.options()]
-    # The search compares at the prediction's scale; what is reported is scored at full size.
-    truths = [TruthLabels(competition, sample_id, scale) for sample_id in ids]
-    items = list(zip(members.bands, truths, strict=True))
-    scores = score_grid(items, decoder.name, grid, metric, config.evaluate.workers)
-    choice = cross_fit(scores, _folds(members))
-    own = [grid[choice.per_fold[int(fold)]] for fold in members.rows["fold"]]
+    search = GridSearch(grid, _scorer(workspace, members, decoder.name))
+    folds, strata = _folds(members), members.rows["stratum"].to_numpy(str)
+    choice = choose(search, folds, strata)
+    lines: tuple[str, ...] = ()
+    if per_stratum != "never" and len(grid) > 1 and len(set(strata)) > 1:
+        finer = choose(search, folds, strata, per_stratum=True)
+        kept = per_stratum == "always" or finer.cross_fitted > choice.cross_fitted
+        lines = (_compared(choice, finer, kept),)
+        choice = finer if kept else choice
+    own = tuple(dict(grid[column]) for column in choice.own)
     rows = decoded_scores(workspace, members, members.bands, decoder.name, own)
-    best = {"name": decoder.name, **instances.build(decoder.name, **grid[choice.best]).options()}
-    chosen = {fold: grid[column] for fold, column in choice.per_fold.items()}
-    return Tuned(score_table(members, rows), choice.optimistic, None, best, _curve(scores, grid, choice), chosen)
+    curve = _curve(search.table, grid, choice.best)
+    chosen = {name: _described(decoder.name, grid[column]) for name, column in choice.strata.items()}
+    best = _described(decoder.name, grid[choice.best])
+    return Tuned(score_table(members, rows), choice.optimistic, None, best, curve, own, chosen, lines)
+
+
+def _scorer(workspace: Workspace, members: Members, decoder: str) -> Callable[[list[Setting]], NDArray[np.float64]]:
+    """Scores of settings, compared at the predictions' scale; what is reported is scored at full size."""
+    competition, scale = workspace.competition, members.bands[0].scale
+    truths = [TruthLabels(competition, str(sample_id), scale) for sample_id in members.rows["sample_id"]]
+    items = list(zip(members.bands, truths, strict=True))
+    workers = workspace.config.evaluate.workers
+    return lambda settings: score_grid(items, decoder, settings, competition.metric, workers)
+
+
+def _described(decoder: str, options: Setting) -> dict[str, Any]:
+    """A decoder and all of its options, as they are kept in the ensemble's file."""
+    return {"name": decoder, **instances.build(decoder, **options).options()}
+
+
+def _compared(one: Choices, finer: Choices, kept: bool) -> str:
+    gain = finer.cross_fitted - one.cross_fitted
+    verdict = "kept" if kept else "not kept"
+    count = len(finer.strata)
+    return f"a setting for each of {count} strata: {gain:+.4f} cross-fitted against one for all, {verdict}"
 
 
 def decoded_scores(
@@ -168,15 +207,15 @@ def _grid(decoder: instances.Decoder) -> list[dict[str, Any]]:
     return tried if own in tried else [own, *tried]
 
 
-def _curve(scores: NDArray[np.float64], grid: list[dict[str, Any]], choice: Choice) -> tuple[tuple[float, float], ...]:
-    """Score against the foreground threshold, everything else as in the best setting."""
-    best = grid[choice.best]
+def _curve(scores: NDArray[np.float64], grid: list[dict[str, Any]], best: int) -> tuple[tuple[float, float], ...]:
+    """Score against the foreground threshold, everything else as in the best setting, where the search looked."""
+    chosen = grid[best]
     points = {
         float(setting["threshold"]): float(scores[:, column].mean())
         for column, setting in enumerate(grid)
-        if "threshold" in setting and all(setting[key] == best[key] for key in setting if key != "threshold")
+        if "threshold" in setting and all(setting[key] == chosen[key] for key in setting if key != "threshold")
     }
-    return tuple(sorted(points.items()))
+    return tuple(sorted((level, score) for level, score in points.items() if np.isfinite(score)))
 
 
 @dataclass(frozen=True)
@@ -206,10 +245,6 @@ def _gather(function: Any, tasks: list[Any], workers: int, text: str) -> list[An
             raise result if isinstance(result, HistofoldError) else RuntimeError(f"{task}: {result}") from result
         results[order[id(task)]] = result
     return [results[index] for index in range(len(tasks))]
-
-
-def _levels(choice: Choice, columns: NDArray[np.int64]) -> dict[int, dict[str, Any]]:
-    return {fold: {"level": int(columns[column])} for fold, column in choice.per_fold.items()}
 
 
 def _folds(members: Members) -> NDArray[np.int64]:

@@ -48,6 +48,7 @@ class Ensemble:
         checkpoints: one for each run and fold.
         threshold: of the foreground, or None where instances are decoded.
         instances: `name` and options of the decoder, or None.
+        strata: stratum → `name` and options, for those strata that were given a setting of their own.
         score: optimistic, cross_fitted, interval, per_fold, per_stratum, per_run.
         threshold_curve: (threshold, score) pairs.
         extra: further metrics.
@@ -64,6 +65,7 @@ class Ensemble:
     checkpoints: tuple[CheckpointFile, ...]
     threshold: float | None = None
     instances: dict[str, Any] | None = None
+    strata: dict[str, dict[str, Any]] = field(default_factory=dict)
     score: dict[str, Any] = field(default_factory=dict)
     threshold_curve: tuple[tuple[float, float], ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
@@ -91,7 +93,8 @@ class Ensemble:
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             found = values.get("format") if isinstance(values, dict) else type(values).__name__
             raise DataError(f"{path}: expected an ensemble of format {FORMAT}, found {found!r}; run evaluate again")
-        values = {key: value for key, value in values.items() if key != "format"}
+        # Files that were written before strata had settings have none.
+        values = {"strata": {}, **{key: value for key, value in values.items() if key != "format"}}
         known = {item.name for item in fields(cls)}
         if set(values) != known:
             raise DataError(
@@ -102,6 +105,10 @@ class Ensemble:
             return cls(**_nested(values))
         except (TypeError, KeyError, ValueError) as error:
             raise DataError(f"{path}: damaged ({error}); run evaluate again") from error
+
+    def decoder(self, stratum: str = "") -> dict[str, Any] | None:
+        """`name` and options that instances of a stratum are decoded with: its own, else those of all; None: a mask."""
+        return self.strata.get(stratum, self.instances)
 
     def weights(self) -> list[float]:
         """Weight of each checkpoint, in order; they sum to 1.

@@ -1,11 +1,13 @@
 """Scores of every setting of a decoder on every image: what tuning and cross-fitting choose from.
 
-Each image is decoded once per distinct setting; settings that agree on a decoder's first steps share their result.
+Each image is decoded once per distinct setting; settings that agree on a decoder's first steps share their result, and
+those that differ in the least size of an instance share their overlaps with the truth, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -63,16 +65,35 @@ def score_grid(
 def _score_item(numbered: tuple[int, Item], decoders: Sequence[Decoder], metric: Metric) -> NDArray[np.float64]:
     _, (bands_source, labels_source) = numbered
     bands, truth = _bands(bands_source), _labels(labels_source)
+    if not isinstance(metric, str):
+        scores = np.empty(len(decoders))
+        for chosen, labels in decode_all(bands, decoders):
+            scores[chosen] = float(metric(truth, labels))
+        return scores
+    return _named_scores(bands, truth, decoders, metrics.named_score(metric))
+
+
+def _named_scores(
+    bands: Bands, truth: NDArray[Any], decoders: Sequence[Decoder], score: Callable[[metrics.Contingency], float]
+) -> NDArray[np.float64]:
+    """Scores of all settings; those that differ in `min_size` alone share their labels and the table of overlaps.
+
+    Dropping small instances is the last step of a decoder, and on the table it costs nothing.
+    """
+    whole = [_with_small(decoder) for decoder in decoders]
     scores = np.empty(len(decoders))
-    for chosen, labels in decode_all(bands, decoders):
-        scores[chosen] = _score(metric, truth, labels)
+    for chosen, labels in decode_all(bands, whole):
+        table = metrics.contingency(truth, labels)
+        sizes = np.array([getattr(decoders[at], "min_size", 0) for at in chosen])
+        for size in np.unique(sizes):
+            scores[np.array(chosen)[sizes == size]] = score(table.without_small(int(size)))
     return scores
 
 
-def _score(metric: Metric, truth: NDArray[Any], labels: Labels) -> float:
-    if isinstance(metric, str):
-        return metrics.named_score(metric)(metrics.contingency(truth, labels))
-    return float(metric(truth, labels))
+def _with_small(decoder: Decoder) -> Decoder:
+    """The decoder that drops nothing, where dropping is its last step."""
+    last = decoder.steps()[-1][1]
+    return replace(decoder, min_size=0) if last == ("min_size",) else decoder  # type: ignore[type-var]
 
 
 def _bands(source: BandsSource) -> Bands:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -69,6 +69,22 @@ class Contingency:
     def dice(self) -> Floats:
         """(k,) Dice of each pair."""
         return 2.0 * self.overlaps / (self.truth_areas[self.rows] + self.prediction_areas[self.columns])
+
+    def without_small(self, least: int) -> Contingency:
+        """The table as if predicted objects of fewer than `least` pixels had been dropped before it was counted."""
+        kept = self.prediction_areas >= least
+        if kept.all():
+            return self
+        pairs = kept[self.columns]
+        place = np.cumsum(kept) - 1
+        return replace(
+            self,
+            prediction_labels=self.prediction_labels[kept],
+            prediction_areas=self.prediction_areas[kept],
+            rows=self.rows[pairs],
+            columns=place[self.columns[pairs]],
+            overlaps=self.overlaps[pairs],
+        )
 
     def best_for_truth(self, score: NDArray[Any]) -> Integers:
         """(n,) index of each true object's pair with the highest score, the first of equals; −1 without a pair."""

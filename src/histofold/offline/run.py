@@ -137,8 +137,18 @@ class Worker:
                 loud(f"{sample_id}: its size cannot be read: {error}")
                 height = width = 0
             self.speed.sizes[sample_id] = (height, width)
-            found.append(Sample(sample_id, "test", height, width, "", ""))
+            found.append(Sample(sample_id, "test", height, width, "", self._stratum(sample_id)))
         return found
+
+    def _stratum(self, sample_id: str) -> str:
+        """The sample's stratum where the ensemble has settings for some; empty where it cannot be told."""
+        if not self.ensemble.strata:
+            return ""
+        try:
+            return self.competition.sample(sample_id).stratum
+        except Exception as error:
+            loud(f"{sample_id}: its stratum cannot be told, so it is decoded with the setting of all: {error}")
+            return ""
 
     def texts(self, sample: Sample, others: list[Sample]) -> tuple[tuple[str, ...], str]:
         """Run-length texts of a sample, one a row, and why there is only an empty one where that is so."""
@@ -185,7 +195,7 @@ class Worker:
             path=path,
             labels=None,
             threshold=self.ensemble.threshold,
-            instances=self.ensemble.instances,
+            instances=self.ensemble.decoder(sample.stratum),
             min_area=self.manifest.min_area,
             max_hole=self.manifest.max_hole,
             scored=False,

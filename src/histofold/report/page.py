@@ -195,7 +195,10 @@ def _tiles(content: Content) -> list[Tile]:
         decoder = ensemble.record.get("instances")
         if decoder:
             options = ", ".join(f"{key} {value}" for key, value in decoder.items() if key != "name")
-            tiles.append(Tile("Instances", decoder["name"], options))
+            own = ", ".join(sorted(ensemble.record.get("strata") or {}))
+            tiles.append(
+                Tile("Instances", decoder["name"], f"{options}; settings of their own: {own}" if own else options)
+            )
         elif ensemble.record.get("threshold") is not None:
             tiles.append(Tile("Threshold", f"{float(ensemble.record['threshold']):.3f}"))
         for name, value in (ensemble.record.get("extra") or {}).items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,14 @@ class View:
     threshold: float
     decoder: dict[str, Any] | None
     longest: int = LONGEST
+    strata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Decoders of strata that have one of their own."""
+
+    def decoder_of(self, sample_id: str) -> dict[str, Any] | None:
+        """The decoder of a sample's stratum, else that of all."""
+        return (
+            self.strata.get(self.competition.sample(sample_id).stratum, self.decoder) if self.strata else self.decoder
+        )
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ def _image(view: View, job: Job) -> Looked:
             )
         levels = np.round(foreground * 255).astype(np.uint8)
         histogram = count(full_size(levels, scale, height, width), truth)
-    labels = full_size(_labels(view, blended), scale, height, width) if job.budget or job.measure else None
+    labels = _full_labels(view, job, blended, scale, (height, width)) if job.budget or job.measure else None
     picture = None
     if labels is not None and job.budget:
         picture = _picture(view.competition.image(job.sample_id), truth, labels, view, job.budget)
@@ -122,13 +130,17 @@ def _measures(labels: NDArray[Any] | None, view: View) -> dict[str, float] | Non
     return {**share, "objects": _objects(labels)} if view.competition.truth == "instances" else share
 
 
-def _labels(view: View, bands: dict[str, NDArray[np.float32]]) -> NDArray[np.int32]:
-    """Objects from bands, by the ensemble's decoder or its threshold."""
-    if view.decoder is None:
-        return np.asarray(bands[FOREGROUND] >= view.threshold, dtype=np.int32)
-    options = {key: value for key, value in view.decoder.items() if key != "name"}
-    decoder = decoders.build(view.decoder["name"], **options)
-    return np.asarray(decoder(bands), dtype=np.int32)
+def _full_labels(
+    view: View, job: Job, bands: dict[str, NDArray[np.float32]], scale: float, size: tuple[int, int]
+) -> NDArray[np.int32]:
+    """Objects (H, W) at full size from bands, by the ensemble's decoder or its threshold."""
+    chosen = view.decoder_of(job.sample_id)
+    if chosen is None:
+        labels = np.asarray(bands[FOREGROUND] >= view.threshold, dtype=np.int32)
+    else:
+        options = {key: value for key, value in chosen.items() if key != "name"}
+        labels = np.asarray(decoders.build(chosen["name"], **options)(bands), dtype=np.int32)
+    return full_size(labels, scale, *size)
 
 
 def _slide(view: View, job: Job) -> Looked:

@@ -144,14 +144,16 @@ def _view(competition: Competition, job: Job, ensemble: Ensemble | None) -> View
     bands = shared_bands(list(job.paths))
     decoder: dict[str, Any] | None = None
     threshold = 0.5
+    strata: dict[str, dict[str, Any]] = {}
     if ensemble is not None:
         decoder = ensemble.record.get("instances")
+        strata = ensemble.record.get("strata") or {}
         bands = tuple(ensemble.record.get("bands") or bands)
         chosen = ensemble.record.get("threshold")
         threshold = float(chosen) if chosen is not None else 0.5
     elif competition.truth == "instances":
         decoder = {"name": decoders.default_for(bands)}
-    return View(competition, bands, threshold, decoder)
+    return View(competition, bands, threshold, decoder, strata=strata)
 
 
 def _look_at_tests(

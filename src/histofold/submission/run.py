@@ -111,7 +111,7 @@ def encode_all(submission: Submission, samples: list[Sample]) -> dict[str, Encod
             submission.predictions / f"{sample.sample_id}.tif",
             submission.labels / f"{sample.sample_id}.tif" if images else None,
             submission.ensemble.threshold,
-            submission.ensemble.instances,
+            submission.ensemble.decoder(sample.stratum),
             settings.min_area,
             settings.max_hole,
         )

@@ -1,0 +1,148 @@
+"""The best setting of a grid for several sets of samples, coarse to fine, and cross-fitted over folds and strata.
+
+A set's choice depends on its own samples alone, also in which settings it gets to see: what another set asked for is
+scored, but not offered to it. So a fold's setting owes nothing to the fold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histofold.evaluation.crossfit import best_column
+
+Setting = Mapping[str, Any]
+Masks = Mapping[Hashable, NDArray[np.bool_]]
+ScoreSettings = Callable[[list[Setting]], NDArray[np.float64]]
+"""Settings → scores (samples, settings)."""
+
+FREE = ("min_size",)
+"""Options whose values cost next to nothing: all of them are tried at once."""
+
+LEAST = 10
+"""Images that a stratum needs in the folds it is tuned on; below that it takes the setting of all."""
+
+
+@dataclass
+class GridSearch:
+    """Scores of the settings that were asked for so far.
+
+    Attributes:
+        grid: all settings; numbers wherever they differ.
+        score: called once for all settings of a step.
+        table: (samples, settings), NaN where a setting was not asked for.
+    """
+
+    grid: Sequence[Setting]
+    score: ScoreSettings
+    table: NDArray[np.float64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.places = positions(self.grid)
+        self.coarse = np.flatnonzero(coarse(self.places))
+        self.table = self.score([self.grid[int(at)] for at in self.coarse])
+        known = self.table
+        self.table = np.full((len(known), len(self.grid)), np.nan)
+        self.table[:, self.coarse] = known
+
+    def best(self, masks: Masks) -> dict[Hashable, int]:
+        """The best setting's index for each set of samples (bool, one a sample): of the coarse grid, then around it."""
+        offered: dict[Hashable, NDArray[np.int64]] = {}
+        for key, rows in masks.items():
+            first = self.coarse[best_column(self.table[np.ix_(rows, self.coarse)])]
+            offered[key] = np.union1d(self.coarse, near(self.places, int(first)))
+        self._fill(np.unique(np.concatenate(list(offered.values()))))
+        return {
+            key: int(columns[best_column(self.table[np.ix_(masks[key], columns)])]) for key, columns in offered.items()
+        }
+
+    def _fill(self, columns: NDArray[np.int64]) -> None:
+        new = columns[np.isnan(self.table[:, columns]).any(axis=0)]
+        if len(new):
+            self.table[:, new] = self.score([self.grid[int(at)] for at in new])
+
+
+def positions(grid: Sequence[Setting]) -> NDArray[np.float64]:
+    """Place of every setting on each axis that varies, counted in steps of the axis (settings, axes)."""
+    axes = [name for name in grid[0] if name not in FREE and len({setting[name] for setting in grid}) > 1]
+    places = np.zeros((len(grid), len(axes)))
+    for number, name in enumerate(axes):
+        values = sorted({setting[name] for setting in grid})
+        # A value that a user added between two others belongs to few settings and is no step of its own.
+        counts = [sum(setting[name] == value for setting in grid) for value in values]
+        steps = [value for value, count in zip(values, counts, strict=True) if 2 * count >= max(counts)]
+        places[:, number] = np.interp([setting[name] for setting in grid], steps, np.arange(len(steps)))
+    return places
+
+
+def coarse(places: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Every second step of axes with at least three, their last one, and whatever lies between steps."""
+    chosen = np.ones(len(places), np.bool_)
+    between = np.zeros(len(places), np.bool_)
+    for axis in places.T:
+        last = axis.max()
+        if last >= 2:
+            chosen &= (axis % 2 == 0) | (axis == last)
+        between |= axis % 1 != 0
+    return chosen | between
+
+
+def near(places: NDArray[np.float64], at: int) -> NDArray[np.int64]:
+    """Settings at most one step away from a setting on every axis."""
+    return np.flatnonzero((np.abs(places - places[at]) <= 1).all(axis=1))
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Settings chosen for all samples and, where that was asked for, for each stratum.
+
+    Attributes:
+        best: index of the setting chosen on all samples.
+        strata: stratum → index of the setting chosen on all of its samples.
+        own: (N,) index of the setting that each sample's fold was given by the other folds.
+        scores: (N,) honest scores under `own`.
+        optimistic: mean score of the final settings on the samples that chose them.
+    """
+
+    best: int
+    strata: dict[str, int]
+    own: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    optimistic: float
+
+    @property
+    def cross_fitted(self) -> float:
+        """Mean honest score."""
+        return float(self.scores.mean())
+
+
+def choose(
+    search: GridSearch, folds: NDArray[np.int64], strata: NDArray[np.str_], per_stratum: bool = False
+) -> Choices:
+    """Choose a setting for all samples, or one a stratum; for each fold on the other folds.
+
+    A stratum with fewer than `LEAST` samples in the folds that choose takes what all samples chose there. With a single
+    fold there are no others: it chooses for itself, which callers must say.
+    """
+    names = [str(name) for name in np.unique(strata)] if per_stratum else []
+    several = len(np.unique(folds)) > 1
+    chosen_on: dict[Hashable, NDArray[np.bool_]] = {None: np.ones(len(folds), np.bool_)}
+    chosen_on |= {int(fold): folds != fold if several else folds == fold for fold in np.unique(folds)}
+    masks = dict(chosen_on)
+    for key, rows in chosen_on.items():
+        for name in names:
+            inside = rows & (strata == name)
+            if inside.sum() >= LEAST:
+                masks[(key, name)] = inside
+    best = search.best(masks)
+    own = np.array(
+        [best.get((int(fold), str(name)), best[int(fold)]) for fold, name in zip(folds, strata, strict=True)], np.int64
+    )
+    kept = {name: best[(None, name)] for name in names if (None, name) in best}
+    final = np.array([kept.get(str(name), best[None]) for name in strata], np.int64)
+    each = np.arange(len(folds))
+    return Choices(best[None], kept, own, search.table[each, own], float(search.table[each, final].mean()))

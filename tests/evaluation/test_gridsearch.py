@@ -1,0 +1,97 @@
+"""Coarse-to-fine choices of settings for all samples and for strata: as good as trying everything, without a leak."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from histofold import instances
+from histofold.evaluation.gridsearch import LEAST, GridSearch, Setting, choose, coarse, near, positions
+
+Scores = NDArray[np.float64]
+GRID = [{"core": c / 10, "size": s, "min_size": m} for c in range(3, 8) for s in (1, 5) for m in (5, 10)]
+
+
+def landscape(tops: Scores, asked: list[Setting] | None = None) -> Callable[[list[Setting]], Scores]:
+    """Scores that fall with the distance of `core` from each sample's own best one; notes what was asked for."""
+
+    def score(settings: list[Setting]) -> Scores:
+        if asked is not None:
+            asked.extend(settings)
+        cores = np.array([setting["core"] for setting in settings])
+        rest = np.array([0.01 * (setting["size"] == 5) + 0.01 * (setting["min_size"] == 10) for setting in settings])
+        return 1 - np.abs(cores[None] - tops[:, None]) + rest
+
+    return score
+
+
+def test_every_setting_is_reached_in_one_step_from_the_coarse_ones() -> None:
+    for name in instances.names():
+        grid = instances.grid(name)
+        places = positions(grid)
+        known = np.flatnonzero(coarse(places))
+        reached = np.unique(np.concatenate([near(places, int(at)) for at in known]))
+        assert len(reached) == len(grid)
+    assert len(known) < len(grid)
+
+
+@pytest.mark.parametrize("top", [0.3, 0.41, 0.5, 0.6, 0.68])
+def test_the_best_of_all_is_found_with_fewer_settings(top: float) -> None:
+    asked: list[Setting] = []
+    search = GridSearch(GRID, landscape(np.full(4, top), asked))
+    best = search.best({"all": np.ones(4, bool)})["all"]
+    assert GRID[best] == {"core": round(top, 1), "size": 5, "min_size": 10}
+    assert len(asked) == len({str(setting) for setting in asked}), "no setting is scored twice"
+    assert len(asked) <= len(GRID)
+
+
+def test_a_users_own_value_between_the_steps_is_tried() -> None:
+    own = {"core": 0.53, "size": 5, "min_size": 10}
+    search = GridSearch([own, *GRID], landscape(np.full(3, 0.53)))
+    assert search.best({"all": np.ones(3, bool)})["all"] == 0
+
+
+def test_strata_get_their_own_setting_and_small_ones_that_of_all() -> None:
+    strata = np.array(["dark"] * 40 + ["light"] * 20 + ["rare"] * 4)
+    tops = np.where(strata == "dark", 0.3, np.where(strata == "light", 0.7, 0.5))
+    folds = np.arange(len(strata)) % 4
+    one = choose(GridSearch(GRID, landscape(tops)), folds, strata)
+    each = choose(GridSearch(GRID, landscape(tops)), folds, strata, per_stratum=True)
+    assert not one.strata
+    assert {name: GRID[at]["core"] for name, at in each.strata.items()} == {"dark": 0.3, "light": 0.7}
+    assert each.cross_fitted > one.cross_fitted
+    assert each.optimistic > one.optimistic
+    rare = strata == "rare"
+    assert (each.own[rare] == one.own[rare]).all()
+    assert each.best == one.best
+
+
+def test_a_stratum_needs_its_images_in_the_folds_that_choose() -> None:
+    strata = np.array(["few"] * LEAST + ["many"] * 30)
+    tops = np.where(strata == "few", 0.7, 0.3)
+    found = choose(GridSearch(GRID, landscape(tops)), np.arange(len(strata)) % 2, strata, per_stratum=True)
+    assert GRID[found.strata["few"]]["core"] == 0.7, "all folds together have enough"
+    assert {GRID[at]["core"] for at in found.own[strata == "few"]} == {0.3}, "one fold alone has not"
+
+
+@pytest.mark.parametrize("per_stratum", [False, True])
+def test_a_folds_own_truth_does_not_touch_its_setting(per_stratum: bool) -> None:
+    """Whatever the scores of one fold are, that fold gets the same setting; the other folds' settings may change."""
+    random = np.random.default_rng(3)
+    strata = np.repeat(["a", "b"], 45)
+    folds = np.tile(np.arange(3), 30)
+    tops = random.uniform(0.3, 0.7, len(folds))
+    before = choose(GridSearch(GRID, landscape(tops)), folds, strata, per_stratum)
+    for poison in (0.3, 0.44, 0.7):
+        changed = np.where(folds == 1, poison, tops)
+        after = choose(GridSearch(GRID, landscape(changed)), folds, strata, per_stratum)
+        assert np.array_equal(before.own[folds == 1], after.own[folds == 1])
+    assert not np.array_equal(before.own[folds != 1], after.own[folds != 1])
+
+
+def test_a_single_fold_chooses_for_itself() -> None:
+    found = choose(GridSearch(GRID, landscape(np.full(5, 0.4))), np.zeros(5, int), np.full(5, "a"))
+    assert {GRID[at]["core"] for at in found.own} == {0.4}
