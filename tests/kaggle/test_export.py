@@ -20,7 +20,7 @@ import pytest
 from histofold.cli import main
 from histofold.inference.bandfile import BandFile
 from histofold.inference.ensemble import Ensemble
-from histofold.kaggle import notebook, package, wheels
+from histofold.kaggle import log, notebook, package, wheels
 from histofold.offline.manifest import MARKER, Manifest
 
 SMALL = [
@@ -132,17 +132,17 @@ def kidney(tmp_path_factory: pytest.TempPathFactory) -> World:
 class Machine:
     """A folder tree like Kaggle's: input/ that nobody writes into, an empty working/, and a temporary folder."""
 
-    def __init__(self, root: Path, world: World) -> None:
+    def __init__(self, root: Path, world: World, kernel: Path, slug: str) -> None:
         self.input, self.working, self.scratch = root / "input", root / "working", root / "tmp"
-        shutil.copytree(world.root / "input" / world.competition, self.input / world.competition)
-        (self.input / world.competition / "hidden_truth.csv").unlink(missing_ok=True)
-        (self.input / world.competition / "stage1_solution.csv").unlink(missing_ok=True)
+        shutil.copytree(world.root / "input" / world.competition, self.input / slug)
+        (self.input / slug / "hidden_truth.csv").unlink(missing_ok=True)
+        (self.input / slug / "stage1_solution.csv").unlink(missing_ok=True)
         self.dataset = self.input / "datasets" / "tester" / "some-slug"
-        shutil.copytree(world.kernel / "dataset", self.dataset)
+        shutil.copytree(kernel / "dataset", self.dataset)
         (self.dataset / "dataset-metadata.json").unlink()
         self.working.mkdir()
         self.scratch.mkdir()
-        self.cells = cells(world.kernel)
+        self.cells = cells(kernel)
 
     def run(self) -> subprocess.CompletedProcess[str]:
         """Run the notebook's cells in a process that knows neither this repository nor a network."""
@@ -197,8 +197,8 @@ def listing(folder: Path) -> list[tuple[str, int, int]]:
 def machine(tmp_path: Path) -> Iterator[Any]:
     roots: list[Path] = []
 
-    def make(world: World) -> Machine:
-        found = Machine(tmp_path / "kaggle", world)
+    def make(world: World, kernel: Path | None = None, slug: str = "") -> Machine:
+        found = Machine(tmp_path / "kaggle", world, kernel or world.kernel, slug or world.competition)
         roots.append(found.input)
         return found
 
@@ -400,3 +400,50 @@ def test_short_time_means_fewer_views(nuclei: World, machine: Any) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.count("the time is short, predict.tta=none instead of flips") == 8
     assert (there.working / "submission.csv").read_bytes() == (nuclei.submission / "submission.csv").read_bytes()
+
+
+SLUG = "demo-competition"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["kidney", "nuclei"])
+def test_to_kaggle_and_back(
+    name: str, request: pytest.FixtureRequest, machine: Any, kaggle_server: Any, capfd: Any, secret: str
+) -> None:
+    """Search → kernel → run offline → the CSV of submit → sent to the server → scored → report."""
+    world: World = request.getfixturevalue(name)
+    known = [f"competition.slug={SLUG}", f"competition.options.folder={world.competition}", "name=chain"]
+    # Longer than the others' network, which finds too little for a file with something in it.
+    budget = ["train.epochs=4", "train.samples_per_epoch=256", "optimizer.lr=0.01"]
+    for seed, run in enumerate(("one", "two")):
+        for fold in (0, 1):
+            assert world.run("train", f"run={run}", f"seed={seed}", f"fold={fold}", *budget) == 0
+    search = ["runs=[one,two]", "folds=all", "evaluate.search=best", "evaluate.tune=true"]
+    for verb, *more in (["evaluate", *search], ["predict"], ["submit"], ["kernel"]):
+        assert world.run(verb, *known, *more) == 0, verb
+    said = capfd.readouterr().out
+    assert all(word in said for word in ("equal", "greedy", "optimise", "adds", "cross-fitted"))
+
+    sent = world.root / "submissions" / world.competition
+    there = machine(world, sent / "chain" / "kernel", SLUG)
+    done = there.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    csv = sent / "chain" / "submission.csv"
+    assert (there.working / "submission.csv").read_bytes() == csv.read_bytes()
+    assert len(csv.read_text()) > 1000
+
+    # A competition of slides takes a notebook, the other one the file.
+    way = ["kernel", "kernel.push=true"] if name == "kidney" else ["submit", "submit.send=true"]
+    assert world.run(way[0], *known, way[1]) == 0
+    assert len(kaggle_server.submitted) == 1
+    if name == "nuclei":
+        assert kaggle_server.uploads == [csv.read_bytes()]
+    (entry,) = log.read(sent / "log.csv")
+    cv = Ensemble.read(Ensemble.place(world.root / "oof", world.competition, "chain")).score["cross_fitted"]
+    assert (entry.public, entry.private) == ("0.91", "0.89")
+    assert float(entry.cv) == pytest.approx(cv, abs=1e-6)
+    assert world.run("report", *known) == 0
+    page = (sent / "chain" / "report.html").read_text()
+    assert "0.9100" in page
+    output = capfd.readouterr()
+    assert secret not in output.out + output.err + page
