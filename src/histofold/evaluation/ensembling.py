@@ -55,7 +55,9 @@ def mix(workspace: Workspace, members: Members, runs: Sequence[str]) -> Mixture:
     groups = members.rows["group"].to_numpy(str)
     chosen = simplest(found, groups) if strategy == "best" else found[-1]
     adds = {runs[member]: value for member, value in worth(objective, chosen.weights, chosen.column).items()}
+    how = "at every threshold" if tuned.instances is None else "with the decoder's own setting, tuned afterwards"
     lines = (
+        f"weights, searched {how}:",
         *(_line(item, runs, item is chosen) for item in found),
         *tuned.lines,
         *(f"  {run} adds {v:+.4f}" for run, v in adds.items()),
