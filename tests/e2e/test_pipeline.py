@@ -15,6 +15,7 @@ import torch
 from histofold.files import read_json
 from histofold.inference.bandfile import BandFile
 from histofold.inference.ensemble import Ensemble
+from histofold.submission.geojson import read_geojson
 
 Said = Callable[[], str]
 
@@ -198,6 +199,8 @@ def test_images_of_ones_own(nuclei: Any, tmp_path: Path) -> None:
     for stem, shape in (("a", (70, 93)), ("b", (128, 64)), ("c", (65, 66))):
         assert cv2.imread(str(place / "labels" / f"{stem}.tif"), cv2.IMREAD_UNCHANGED).shape == shape
         assert cv2.imread(str(place / "overlays" / f"{stem}.png")).shape == (*shape, 3)
+        drawn = read_geojson(place / "geojson" / f"{stem}.geojson", shape)
+        assert np.array_equal(drawn, cv2.imread(str(place / "labels" / f"{stem}.tif"), cv2.IMREAD_UNCHANGED))
 
 
 def test_nuclei_have_a_row_each_or_one_empty_row(nuclei: Any) -> None:

@@ -27,7 +27,7 @@ class EncodeTask:
 
     Attributes:
         path: its band file.
-        labels: the label image to write, None for slides.
+        labels: the label image to write (its GeoJSON goes to the folder geojson/ beside its own), None for slides.
         threshold, instances: of the ensemble; one of them is None.
         min_area, max_hole: of masks, in full-size pixels.
         scored: whether the truth is asked for; a notebook on Kaggle has none.
@@ -67,8 +67,7 @@ def _encode_instances(task: EncodeTask) -> Encoded:
     with BandFile(task.path) as file:
         labels = instances.build(task.instances["name"], **options)(file.read())
         labels = full_size(labels, file.scale, task.sample.height, task.sample.width)
-    if task.labels is not None:
-        write_labels(task.labels, labels)
+    _keep(task, labels)
     dialect = task.competition.csv.dialect if task.competition.csv else "columns"
     texts = tuple(rle.encode_labels(labels, dialect).values()) or ("",)
     truth = task.competition.labels(task.sample.sample_id) if task.scored else None
@@ -79,6 +78,17 @@ def _encode_instances(task: EncodeTask) -> Encoded:
 
     values = instance_scores(truth, labels)
     return Encoded(texts, {"score": values[task.competition.metric], **values})
+
+
+def _keep(task: EncodeTask, labels: NDArray[Any]) -> None:
+    """Write the label image and, in a folder beside it, the same as GeoJSON."""
+    if task.labels is None:
+        return
+    from histofold.submission.geojson import write_geojson
+
+    write_labels(task.labels, labels)
+    place = task.labels.parent.with_name("geojson") / f"{task.sample.sample_id}.geojson"
+    write_geojson(place, labels, task.instances is not None)
 
 
 def _encode_mask(task: EncodeTask) -> Encoded:
@@ -98,7 +108,7 @@ def _encode_mask(task: EncodeTask) -> Encoded:
             task.max_hole,
         )
     if task.labels is not None:
-        write_labels(task.labels, rle.decode(text, (sample.height, sample.width), dialect))
+        _keep(task, rle.decode(text, (sample.height, sample.width), dialect))
     return Encoded((text,), _mask_scores(task, text) if task.scored else None)
 
 

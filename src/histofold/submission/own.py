@@ -20,6 +20,7 @@ from histofold.inference.sources import ArraySource, SlideSource, Source
 from histofold.report.overlay import outlines
 from histofold.slides.reduce import reduce_array
 from histofold.submission.encode import ROWS, write_labels
+from histofold.submission.geojson import write_geojson
 from histofold.submission.place import Submission
 from histofold.training.oof import settings_of
 from histofold.upsample import full_size
@@ -30,7 +31,7 @@ LARGE = 50_000_000
 
 
 def predict_folder(submission: Submission, folder: Path) -> str:
-    """Write band files, label TIFFs and overlays for every image of a folder; gives a line that says where.
+    """Write band files, label TIFFs, GeoJSON and overlays for every image of a folder; gives a line that says where.
 
     Raises:
         DataError: no image there, or some could not be read (the others are done).
@@ -52,7 +53,7 @@ def predict_folder(submission: Submission, folder: Path) -> str:
         if path.stem not in outcome.failures:
             finish(submission.ensemble, path, place)
     outcome.check()
-    return f"{place}: {len(paths)} images, as predictions/ (bands), labels/ and overlays/"
+    return f"{place}: {len(paths)} images, as predictions/ (bands), labels/, geojson/ (for QuPath) and overlays/"
 
 
 def find_images(folder: Path) -> list[Path]:
@@ -100,9 +101,10 @@ def _pixels(path: Path, scale: float) -> int:
 
 
 def finish(ensemble: Ensemble, path: Path, place: Path) -> None:
-    """Write the label image (of any size) and, for what fits a screen, the overlay of one predicted image."""
+    """Write label image and GeoJSON (of any size) and, for what fits a screen, the overlay of one predicted image."""
     labels = labels_of(ensemble, place / "predictions" / f"{path.stem}.tif")
     write_labels(place / "labels" / f"{path.stem}.tif", labels)
+    write_geojson(place / "geojson" / f"{path.stem}.geojson", labels, ensemble.instances is not None)
     if is_slide(path):
         image, scale = slides.thumbnail(path, 2048)
         rows = np.minimum((np.arange(image.shape[0]) * scale).astype(int), labels.shape[0] - 1)

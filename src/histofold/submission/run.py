@@ -81,6 +81,8 @@ def submit(config: Config) -> None:
         print(f"{submission.csv}: {count} rows for {len(samples)} samples, valid")
     else:
         print(f"{submission.labels}: {len(samples)} label images ({competition.name} takes no CSV)")
+    if competition.kind == "images":
+        print(f"{submission.folder / 'geojson'}: the objects for QuPath")
     if scores is not None:
         print(score_lines(scores, competition.metric))
     settings = config.submit
