@@ -18,6 +18,7 @@ from histofold.evaluation.table import cv_table
 from histofold.evaluation.tune import Members
 from histofold.files import atomic
 from histofold.inference.ensemble import Ensemble, RunWeight, checkpoints_of
+from histofold.metrics.merged import NOTE, marked
 from histofold.workspace import ALL_FOLDS, Workspace
 
 FEW = 5
@@ -36,6 +37,8 @@ def evaluate(config: Config) -> None:
     workspace = Workspace(config)
     if config.runs is None:
         print(leaderboard(find_runs(workspace.oof), workspace.oof))
+        if marked(workspace.competition.metric, workspace.competition.merged) != workspace.competition.metric:
+            print(NOTE)
         return
     runs = [find_run(workspace.oof, name) for name in config.runs]
     table = workspace.folds(_fold_set(runs))
@@ -53,7 +56,7 @@ def evaluate(config: Config) -> None:
     path = ensemble.write(config.path("oof"))
     with atomic(path.with_suffix(".csv")) as temporary:
         mixture.tuned.scores.to_csv(temporary, index=False)
-    print(cv_table(ensemble, mixture.tuned.scores))
+    print(cv_table(ensemble, mixture.tuned.scores, workspace.competition.merged))
     for line in (*mixture.lines, *correlations(runs)):
         print(line)
     print(f"{path}: written; `predict name={ensemble.name}` uses it")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pandas as pd
 
 from histofold.inference.ensemble import Ensemble
+from histofold.metrics.merged import MARK, NOTE, marked
 
 SHOWN = ("score", "dice", "iou", "ap50", "ap75", "f1_50", "pq", "aji")
 
 
-def cv_table(ensemble: Ensemble, scores: pd.DataFrame) -> str:
-    """The table that `evaluate` prints."""
+def cv_table(ensemble: Ensemble, scores: pd.DataFrame, merged: bool = False) -> str:
+    """The table that `evaluate` prints; `merged` marks instance scores whose truth merges touching objects."""
     # `score` is the competition's metric, which has a column of its own name, too.
     columns = [column for column in SHOWN if column in scores and column != ensemble.metric]
     rows = [
@@ -19,22 +20,25 @@ def cv_table(ensemble: Ensemble, scores: pd.DataFrame) -> str:
         ("all", len(scores), [float(scores[column].mean()) for column in columns]),
     ]
     width = max(len(name) for name, _, _ in rows)
-    head = f"{'':{width}}  {'n':>5}  " + "  ".join(f"{_title(column, ensemble):>8}" for column in columns)
+    head = f"{'':{width}}  {'n':>5}  " + "  ".join(
+        f"{marked(_title(column, ensemble), merged):>8}" for column in columns
+    )
     lines = [_line(name, count, values, width) for name, count, values in rows]
     low, high = ensemble.score["interval"]
     kind = f"PARTIAL CV, folds {list(ensemble.folds)} only" if ensemble.partial else "CV"
     chosen = f"threshold {ensemble.threshold:.3f}" if ensemble.threshold is not None else str(ensemble.instances)
     return "\n".join(
         [
-            f"{kind} of {ensemble.competition}, ensemble {ensemble.name} ({ensemble.metric})",
+            f"{kind} of {ensemble.competition}, ensemble {ensemble.name} ({marked(ensemble.metric, merged)})",
             head,
             *lines,
-            *_objects(scores),
+            *(f"{line}{MARK if merged else ''}" for line in _objects(scores)),
             f"cross-fitted {ensemble.score['cross_fitted']:.4f}, 95 % interval {low:.4f} to {high:.4f}; "
             f"optimistic {ensemble.score['optimistic']:.4f}",
             f"for the submission: {chosen}",
             *(f"  {name}: {options}" for name, options in sorted(ensemble.strata.items())),
-            *(_single(ensemble)),
+            *_single(ensemble),
+            *([NOTE] if merged else []),
         ]
     )
 

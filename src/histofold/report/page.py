@@ -14,6 +14,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from histofold.competitions.base import Competition
+from histofold.metrics.merged import MARK, NOTE, marked
 from histofold.report import sections, stats, submitted
 from histofold.report.data import Collected, Ensemble
 from histofold.report.gallery import Gallery, Item
@@ -85,9 +86,9 @@ def values(content: Content) -> dict[str, Any]:
         "title": f"{content.competition.name}: histofold report",
         "competition": content.competition.name,
         "notes": [{"what": what, "how": how} for what, how in content.notes],
-        "board": sections.board(content.found.runs),
+        "board": sections.board(content.found.runs, content.competition.merged),
         "curves": sections.curves(content.found.runs),
-        "cv": sections.cv(content.scores, content.whose) if content.scores is not None else None,
+        "cv": sections.cv(content.scores, content.whose, _note(content)) if content.scores is not None else None,
         "tuning": _tuning(content),
         "members": _members(content, score),
         "gallery": _gallery(content, slides),
@@ -102,6 +103,12 @@ def values(content: Content) -> dict[str, Any]:
         if page[there.get(anchor, anchor)]
     ]
     return page | _summary(content, score)
+
+
+def _note(content: Content) -> str:
+    """What has to be said about the score where touching objects are one in the labels; empty otherwise."""
+    competition = content.competition
+    return NOTE if marked(competition.metric, competition.merged) != competition.metric else ""
 
 
 def _score(content: Content) -> float | None:
@@ -156,6 +163,7 @@ def _summary(content: Content, score: float | None) -> dict[str, Any]:
     partial = bool(ensemble.record.get("partial")) if ensemble else False
     tiles = _tiles(content)
     metric = METRICS.get(content.competition.metric, content.competition.metric)
+    metric += MARK if _note(content) else ""
     if ensemble:
         text = f"Cross-fitted {metric} on out-of-fold predictions"
         optimistic = ensemble.score.get("optimistic")

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from histofold.evaluation.repeats import alike
+from histofold.metrics.merged import NOTE, marked
 from histofold.report import plots, stats
 from histofold.report.charts import padded, whisker
 from histofold.report.data import Ensemble, Run
@@ -33,8 +34,8 @@ class Tile:
     hint: str = ""
 
 
-def board(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Leaderboard of runs; None when nothing is scored."""
+def board(runs: Sequence[Run], merged: bool = False) -> dict[str, Any] | None:
+    """Leaderboard of runs; None when nothing is scored. `merged` marks instance scores of merged labels."""
     lines = stats.leaderboard(runs)
     if not lines:
         return None
@@ -45,8 +46,11 @@ def board(runs: Sequence[Run]) -> dict[str, Any] | None:
     text = "Mean score of the samples that each run did not train on, best first."
     if not alike:
         text += " The runs cover different folds, so their scores are not of the same samples: compare with care."
+    if merged:
+        text += f" {NOTE}."
     rows = [{"line": line, "whisker": _whisker(line.value, domain)} for line in lines]
-    return {"rows": rows, "others": others, "text": text, "repeats": repeats(runs)}
+    titles = {name: marked(name, merged) for name in others}
+    return {"rows": rows, "others": others, "titles": titles, "text": text, "repeats": repeats(runs)}
 
 
 def repeats(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -68,8 +72,8 @@ def curves(runs: Sequence[Run]) -> dict[str, Any] | None:
     return {"first": figures[:OPEN_CURVES], "rest": figures[OPEN_CURVES:]} if figures else None
 
 
-def cv(scores: pd.DataFrame, whose: str) -> dict[str, Any]:
-    """Table by stratum and fold, and all samples as dots."""
+def cv(scores: pd.DataFrame, whose: str, note: str = "") -> dict[str, Any]:
+    """Table by stratum and fold, and all samples as dots; `note` is what else has to be said about the scores."""
     table = stats.cv_table(scores)
     means = [cell.mean for _, cells, _ in table.rows for cell in cells if cell.count]
     domain = _domain([whole for _, _, whole in table.rows])
@@ -82,6 +86,7 @@ def cv(scores: pd.DataFrame, whose: str) -> dict[str, Any]:
         f"Scores of {whose}. Each sample was predicted by networks that did not see it. Intervals are 95 % bootstrap "
         "intervals that draw whole groups (patients, fields), because samples of one group are not independent."
     )
+    text += f" {note}." if note else ""
     return {"table": table, "rows": rows, "figures": figures, "text": text}
 
 

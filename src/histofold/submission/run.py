@@ -14,6 +14,7 @@ from histofold.files import atomic
 from histofold.inference.ensemble import Ensemble
 from histofold.inference.predict import fingerprint_of, predict_samples
 from histofold.kaggle import csv, validate
+from histofold.metrics.merged import NOTE, marked
 from histofold.parallel import each
 from histofold.sources import job
 from histofold.submission.encode import Encoded, EncodeTask, encode
@@ -84,7 +85,9 @@ def submit(config: Config) -> None:
     if competition.kind == "images":
         print(f"{submission.folder / 'geojson'}: the objects for QuPath")
     if scores is not None:
-        print(score_lines(scores, competition.metric))
+        print(score_lines(scores, marked(competition.metric, competition.merged)))
+        if competition.merged:
+            print(NOTE)
     settings = config.submit
     submission.record(submit={"finished": now(), "min_area": settings.min_area, "max_hole": settings.max_hole})
     if competition.csv is not None and competition.slug is not None:
