@@ -1,13 +1,14 @@
 """What happens to pixels before a network sees them: the same in training, OOF and test, kept in the checkpoint.
 
-Two steps. `pixels` works on uint8 images on the CPU (contrast stretch, CLAHE); it is deterministic, so that nothing
-differs between the image a network learned from and the one it is asked about (trap S1 and S4 of the U-Net++ original).
-`normalise` works on float batches on the device (mean and standard deviation a channel).
+Two steps. `pixels` works on uint8 images on the CPU (stain normalisation, contrast stretch, CLAHE); it is
+deterministic, so that nothing differs between the image a network learned from and the one it is asked about (trap S1
+and S4 of the U-Net++ original). `normalise` works on float batches on the device (mean and standard deviation a
+channel).
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cv2
@@ -15,9 +16,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from histofold import stain
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+
+ENHANCES = ("stretch", "clahe", "stain_method", "stain_numbers")
+"""What `Preprocess.pixels` depends on."""
 
 GAIN = 16.0
 """How much a contrast stretch may amplify at most."""
@@ -33,17 +39,24 @@ class Preprocess:
             that a dim fluorescence image looks like a bright one; 0 switches it off. The gain has a limit, else the
             noise of an empty image would look like tissue.
         clahe: clip limit of CLAHE on the L channel of Lab with 8 × 8 tiles (Zuiderveld 1994); 0 switches it off.
+        stain_method: stain normalisation, a name of `stain.METHODS`; `none` switches it off.
+        stain_numbers: the numbers of the reference image that it brings colours to.
     """
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     stretch: float = 0.0
     clahe: float = 0.0
+    stain_method: str = "none"
+    stain_numbers: tuple[float, ...] = ()
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocess:
         """Rebuild from `to_dict()`, as read from a checkpoint."""
-        return cls(tuple(values["mean"]), tuple(values["std"]), float(values["stretch"]), float(values["clahe"]))
+        # Checkpoints from before there was a stain normalisation have none.
+        method, numbers = str(values.get("stain_method", "none")), tuple(values.get("stain_numbers", ()))
+        mean, std = tuple(values["mean"]), tuple(values["std"])
+        return cls(mean, std, float(values["stretch"]), float(values["clahe"]), method, numbers)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""
@@ -51,6 +64,8 @@ class Preprocess:
 
     def pixels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Enhance one RGB image: (H, W, 3) uint8 → the same shape."""
+        if self.stain_method != "none":
+            image = stain.METHODS[self.stain_method][1](image, self.stain_numbers)
         if self.stretch > 0:
             image = stretched(image, self.stretch)
         if self.clahe <= 0:
@@ -63,12 +78,12 @@ class Preprocess:
     @property
     def enhancement(self) -> Preprocess:
         """What `pixels` depends on, and nothing else: members that agree in it share the work."""
-        return Preprocess(stretch=self.stretch, clahe=self.clahe)
+        return replace(Preprocess(), **{name: getattr(self, name) for name in ENHANCES})
 
     @property
     def enhances(self) -> bool:
         """Whether `pixels` changes anything."""
-        return self.stretch > 0 or self.clahe > 0
+        return self.stretch > 0 or self.clahe > 0 or self.stain_method != "none"
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
         """Scale a batch (B, 3, H, W), uint8 or float on 0..255, to zero mean and unit spread, as float32."""

@@ -37,6 +37,10 @@ class AugmentOptions:
         grey: probability of dropping colour.
         stretch: percentile of the contrast stretch as preprocessing (it becomes part of the checkpoint); 0 is off.
         clahe: clip limit of CLAHE as preprocessing (it becomes part of the checkpoint); 0 is off.
+        normalise: stain normalisation as preprocessing: `none`, `reinhard` or `macenko`, to the sample `reference`
+            (its numbers become part of the checkpoint).
+        copy_paste: probability of pasting some instances of another image into the crop.
+        mosaic: probability that a crop is put together from four images.
     """
 
     flip: float = 0.5
@@ -63,6 +67,10 @@ class AugmentOptions:
     grey: float = 0.0
     stretch: float = 0.0
     clahe: float = 0.0
+    normalise: str = "none"
+    reference: str | None = None
+    copy_paste: float = 0.0
+    mosaic: float = 0.0
 
 
 def draw_crop(

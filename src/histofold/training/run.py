@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from histofold.training.device import fabric_for, memory_format
 from histofold.training.loop import Parts, fit, steps_per_epoch
 from histofold.training.oof import predict_fold, score_fold, settings_of, validate
 from histofold.training.optim import OptimizerOptions, build_optimizer, build_schedule
+from histofold.training.preprocessing import preprocess_of
 from histofold.training.records import Records, close
 from histofold.workspace import Workspace
 
@@ -125,6 +127,9 @@ def identity(values: Any) -> dict[str, Any]:
         if not isinstance(content, dict):
             flat[section] = content
             continue
+        if section == "augment":
+            # What a run from before an option existed did is what the option's default does.
+            content = {**asdict(AugmentOptions()), **content}
         for key, value in content.items():
             if (section, key) in {("prepare", "workers"), ("prepare", "force")} or (section == "train" and key in FREE):
                 continue
@@ -176,7 +181,7 @@ def spec_of(config: Config, workspace: Workspace) -> Spec:
         fold=config.fold,
         model=dict(config.model),
         target=dict(config.target),
-        preprocess=Preprocess(stretch=augment.stretch, clahe=augment.clahe).to_dict(),
+        preprocess=preprocess_of(augment, workspace.competition, workspace.recipe.scale).to_dict(),
         tile=config.train.crop,
         scale=workspace.recipe.scale,
         training={

@@ -1,0 +1,40 @@
+"""What pixels go through before a network of this configuration sees them, with the numbers of its stain reference."""
+
+from __future__ import annotations
+
+from histofold import stain
+from histofold.competitions.base import Competition
+from histofold.errors import ConfigError
+from histofold.preprocess import Preprocess
+from histofold.slides.reduce import reduce_array
+from histofold.tiles.augment import AugmentOptions
+
+
+def preprocess_of(options: AugmentOptions, competition: Competition, scale: float) -> Preprocess:
+    """The preprocessing that the options ask for; the reference image is measured at the scale of the store.
+
+    Only the reference's pixels are used, never its labels, so it may be in any fold.
+
+    Raises:
+        ConfigError: an unknown normalisation, one without a reference, or one of slides.
+        DataError: there is no such sample, or Macenko's stains cannot be told apart in it.
+    """
+    if options.normalise == "none":
+        return Preprocess(stretch=options.stretch, clahe=options.clahe)
+    if options.normalise not in stain.METHODS:
+        known = ", ".join(("none", *stain.METHODS))
+        raise ConfigError(f"augment.normalise={options.normalise}: expected {known}")
+    if competition.kind == "slides":
+        raise ConfigError(
+            f"augment.normalise={options.normalise}: looks at whole images, and {competition.name} has slides that are "
+            "read by window; use the stain augmentation (augment.stain)"
+        )
+    if not options.reference:
+        raise ConfigError(
+            f"augment.normalise={options.normalise}: needs augment.reference, the id of the sample to match"
+        )
+    image = competition.image(competition.sample(str(options.reference)).sample_id)
+    numbers = stain.METHODS[options.normalise][0](image if scale == 1 else reduce_array(image, scale))
+    return Preprocess(
+        stretch=options.stretch, clahe=options.clahe, stain_method=options.normalise, stain_numbers=numbers
+    )
