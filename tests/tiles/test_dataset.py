@@ -111,3 +111,20 @@ def test_clahe_sees_the_whole_image_before_the_crop(tmp_path: Path) -> None:
     crop = data[(0, 0)]["image"].numpy().transpose(1, 2, 0)
     windows = np.lib.stride_tricks.sliding_window_view(whole, (32, 32, 3))[:, :, 0]
     assert (windows == crop).all(axis=(2, 3, 4)).any()
+
+
+@pytest.mark.parametrize("option", ["mosaic", "copy_paste"])
+def test_mixed_crops_are_functions_of_their_key_and_carry_their_labels(tmp_path: Path, option: str) -> None:
+    store = write_store(tmp_path, "whole")
+    plain = AugmentOptions(flip=0.0, quarter=False)
+    mixed = AugmentOptions(flip=0.0, quarter=False, **{option: 1.0})
+    made, again = (dataset(store, options=mixed, crop=48) for _ in range(2))
+    before = dataset(store, options=plain, crop=48)
+    changed = 0
+    for index in range(20):
+        example = made[(0, index)]
+        assert torch.equal(example["image"], again[(0, index)]["image"])
+        red = example["image"][0].numpy()
+        assert (example["truth"][0].numpy()[red == 255] == 1).all()
+        changed += not torch.equal(example["image"], before[(0, index)]["image"])
+    assert changed >= (18 if option == "mosaic" else 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from torch.utils.data import Dataset
 from histofold.losses.varce import inside_components
 from histofold.preprocess import Preprocess
 from histofold.tiles.augment import AugmentOptions, ColourAugment, draw_crop, warp
+from histofold.tiles.mixing import Crop, copy_paste, mosaic
+from histofold.tiles.mixing import Crop, mosaic, paste, seams
 from histofold.tiles.sampler import epoch_rows, weights_of
 from histofold.tiles.store import Store
 
@@ -34,6 +36,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         count: examples in an epoch.
         needs: extras that the loss asks for: `instances` adds component labels.
         weight_map: labels (crop, crop) → weights, multiplied into `weight`.
+        strata: stratum of each row, so that nuclei are pasted from images of their own kind.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         seed: int,
         needs: frozenset[str] = frozenset(),
         weight_map: WeightMap | None = None,
+        strata: Sequence[str] | None = None,
     ) -> None:
         self.store = store
         self.rows = rows.reset_index(drop=True)
@@ -62,6 +66,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         self.seed = seed
         self.needs = needs
         self.weight_map = weight_map
+        self.strata = None if strata is None else np.asarray(strata, np.str_)
         self.weights = weights_of(self.rows, bins, crop)
         self._plan: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
         self._enhanced: dict[tuple[str, int], NDArray[np.uint8]] = {}
@@ -74,11 +79,22 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         """Draw the example `index` of `epoch`: image (3, c, c) uint8, truth, weight (1, c, c), extras."""
         epoch, index = key
         random = np.random.default_rng([self.seed, epoch, index])
-        image, labels = self._pixels(int(self._rows_of(epoch)[index]))
+        found = self._crop(int(self._rows_of(epoch)[index]), random)
+        if self.options.mosaic > 0 and random.random() < self.options.mosaic:
+            found = mosaic((found, self._other(random), self._other(random), self._other(random)), random)
+        if self.options.copy_paste > 0 and random.random() < self.options.copy_paste:
+            found = copy_paste(found, self._other(random), random)
+        pixels = self.colour(found.pixels, int(random.integers(2**31)))
+        return self._tensors(pixels, found.labels, found.valid)
+
+    def _crop(self, row: int, random: np.random.Generator) -> Crop:
+        image, labels = self._pixels(row)
         matrix = draw_crop(self.options, random, image.shape[0], image.shape[1], self.crop)
-        pixels, truth, valid = warp(image, labels, matrix, self.crop)
-        pixels = self.colour(pixels, int(random.integers(2**31)))
-        return self._tensors(pixels, truth, valid)
+        return Crop(*warp(image, labels, matrix, self.crop))
+
+    def _other(self, random: np.random.Generator) -> Crop:
+        """A crop of a row drawn by its weight, as those of an epoch are."""
+        return self._crop(int(random.choice(len(self.weights), p=self.weights)), random)
 
     def _rows_of(self, epoch: int) -> NDArray[np.int64]:
         if self._plan[0] != epoch:

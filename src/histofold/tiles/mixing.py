@@ -1,0 +1,84 @@
+"""Crops made of several images: nuclei pasted from another one, and mosaics of four.
+
+Mosaic: Bochkovskiy et al., YOLOv4 (2020); copy-paste of whole instances: Ghiasi et al., CVPR 2021. Neither cuts nor
+joins an instance but where a crop's edge or a mosaic's seam passes through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+PASTED = 0.5
+"""Share of the other image's instances that are tried."""
+
+SEAM = (0.25, 0.75)
+"""Where a mosaic's seams may lie, as shares of the side."""
+
+
+class Crop(NamedTuple):
+    """An augmented crop: pixels (H, W, 3) uint8, labels (H, W) int32, and valid (H, W) uint8, 1 where it is real."""
+
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.int32]
+    valid: NDArray[np.uint8]
+
+
+def paste(base: Crop, donor: Crop, random: np.random.Generator) -> Crop:
+    """Paste whole instances of `donor`, where they lie there, onto free ground of `base`, each with its own number.
+
+    An instance is pasted if its pixels and the ring of one pixel around them hold nothing of `base`'s instances, and
+    if all of it lies on real pixels; so nothing of `base` is hidden, and nothing grows together.
+    """
+    taken = cv2.dilate((base.labels > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    unfit = np.unique(donor.labels[taken | (base.valid == 0) | (donor.valid == 0)])
+    there = np.unique(donor.labels)
+    free = np.setdiff1d(there[there > 0], unfit)
+    chosen = free[random.random(len(free)) < PASTED]
+    if not len(chosen):
+        return base
+    new = np.isin(donor.labels, chosen)
+    numbers = np.zeros(int(donor.labels.max()) + 1, np.int32)
+    numbers[chosen] = int(base.labels.max(initial=0)) + np.arange(1, len(chosen) + 1, dtype=np.int32)
+    return Crop(_blended(base.pixels, donor.pixels, new), np.where(new, numbers[donor.labels], base.labels), base.valid)
+
+
+def _blended(below: NDArray[np.uint8], above: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """`above` within the mask and `below` elsewhere, mixed over one pixel on either side of the outline.
+
+    A hard outline would tell a network where something was pasted.
+    """
+    share = cv2.blur(mask.astype(np.float32), (3, 3))[..., None]
+    mixed = below + (above.astype(np.float32) - below) * share
+    return np.asarray(np.rint(mixed), np.uint8)
+
+
+def seams(random: np.random.Generator, side: int) -> tuple[int, int]:
+    """Draw the row and the column at which the four parts of a mosaic meet."""
+    row, column = random.uniform(*SEAM, size=2) * side
+    return int(row), int(column)
+
+
+def mosaic(crops: Sequence[Crop], at: tuple[int, int]) -> Crop:
+    """Put four crops of one size together: each gives its own quadrant of what meets at `at` (row, column).
+
+    Labels of different crops stay different.
+    """
+    row, column = at
+    places = [
+        (rows, columns)
+        for rows in (slice(None, row), slice(row, None))
+        for columns in (slice(None, column), slice(column, None))
+    ]
+    whole = Crop(*(np.empty_like(part) for part in crops[0]))
+    last = 0
+    for place, crop in zip(places, crops, strict=True):
+        labels = crop.labels[place]
+        whole.pixels[place], whole.valid[place] = crop.pixels[place], crop.valid[place]
+        whole.labels[place] = np.where(labels > 0, labels + last, 0)
+        last += int(labels.max(initial=0))
+    return whole

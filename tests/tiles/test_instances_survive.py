@@ -1,0 +1,139 @@
+"""Augmentation never splits or merges instances except by cropping; mosaic and copy-paste do not either."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from histofold.tiles.augment import AugmentOptions, draw_crop, warp
+from histofold.tiles.mixing import Crop, copy_paste, mosaic
+
+ALL = AugmentOptions(rotate=180, scale=(0.6, 1.8), shear=10)
+CELL = 14
+SLIVER = 3
+"""Pixels of an instance that a crop's edge may leave apart: a line thinner than a pixel is sampled in dashes."""
+
+
+def drawn(height: int, width: int, seed: int) -> NDArray[np.uint16]:
+    """Convex instances, a disc or a block a cell; blocks of neighbouring cells touch."""
+    random = np.random.default_rng(seed)
+    labels = np.zeros((height, width), np.uint16)
+    label = 0
+    for y in range(0, height - CELL + 1, CELL):
+        for x in range(0, width - CELL + 1, CELL):
+            label += 1
+            kind = random.integers(3)
+            if kind == 1:
+                labels[y : y + CELL, x : x + CELL] = label
+            elif kind == 2:
+                cv2.circle(labels, (x + CELL // 2, y + CELL // 2), int(random.integers(4, 7)), label, -1)
+    return labels
+
+
+def crop_of(seed: int, options: AugmentOptions = ALL, side: int = 64) -> Crop:
+    random = np.random.default_rng(seed)
+    labels = drawn(int(random.integers(40, 110)), int(random.integers(40, 110)), seed)
+    shade = (labels % 200 + 40).astype(np.uint8) * (labels > 0)
+    image = np.repeat(shade[..., None], 3, axis=2)
+    return Crop(*warp(image, labels, draw_crop(options, random, len(labels), labels.shape[1], side), side))
+
+
+def pieces(mask: NDArray[np.bool_]) -> list[int]:
+    """Pixels of the connected parts of a mask, the largest first."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    return sorted(stats[1:, cv2.CC_STAT_AREA].tolist(), reverse=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 100_000), st.integers(30, 110), st.integers(30, 110), st.sampled_from([32, 64, 96]))
+def test_augmentation_never_splits_or_merges_instances_except_by_cropping(
+    seed: int, height: int, width: int, side: int
+) -> None:
+    labels = drawn(height, width, seed)
+    random = np.random.default_rng(seed)
+    matrix = draw_crop(ALL, random, height, width, side)
+    image = np.zeros((height, width, 3), np.uint8)
+    _, truth, valid = warp(image, labels, matrix, side)
+    shrink = abs(float(np.linalg.det(matrix[:, :2])))  # image pixels of a crop's pixel
+    for label in np.unique(truth[truth > 0]):
+        parts = pieces(truth == label)
+        # Not split: a convex instance stays one piece, however it is turned, scaled, sheared and cropped.
+        assert sum(parts[1:]) <= SLIVER
+        # Not merged: it does not take what belongs to a neighbour.
+        assert parts[0] * shrink <= 1.25 * (labels == label).sum() + 12
+    inverse = cv2.invertAffineTransform(matrix)
+    for label in np.unique(labels[labels > 0]):
+        ys, xs = np.nonzero(labels == label)
+        corners = np.stack([xs, ys, np.ones(len(xs))])
+        x, y = inverse @ corners
+        if x.min() >= 1 and y.min() >= 1 and x.max() <= side - 2 and y.max() <= side - 2:
+            # Not lost: what lies inside of the crop is there, as large as the magnification makes it.
+            assert (truth == label).sum() * shrink >= 0.75 * len(xs) - 12
+    assert not truth[valid == 0].any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 100_000))
+def test_a_mosaic_keeps_the_instances_of_its_parts(seed: int) -> None:
+    parts = tuple(crop_of(4 * seed + part) for part in range(4))
+    made = mosaic((parts[0], parts[1], parts[2], parts[3]), np.random.default_rng(seed))
+    assert made.labels.shape == (64, 64)
+    owners = np.zeros((64, 64), int) - 1
+    for label in np.unique(made.labels[made.labels > 0]):
+        place = made.labels == label
+        same = [
+            number
+            for number, part in enumerate(parts)
+            if len(np.unique(part.labels[place])) == 1 and part.labels[place][0] > 0
+        ]
+        assert same, "every label lies within one instance of one part"
+        assert sum(pieces(place)[1:]) <= SLIVER
+    for number, part in enumerate(parts):
+        owners[(made.pixels == part.pixels).all(axis=-1) & ((made.labels > 0) == (part.labels > 0))] = number
+    assert (owners >= 0).all(), "every pixel and its label come from one and the same part"
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 100_000))
+def test_copy_paste_covers_nothing_and_joins_nothing(seed: int) -> None:
+    crop, other = crop_of(2 * seed), crop_of(2 * seed + 1)
+    made = copy_paste(crop, other, np.random.default_rng(seed))
+    old = crop.labels > 0
+    assert np.array_equal(made.labels[old], crop.labels[old])
+    assert np.array_equal(made.pixels[old], crop.pixels[old])
+    new = (made.labels > 0) & ~old
+    for label in np.unique(made.labels[new]):
+        place = made.labels == label
+        source = np.unique(other.labels[place])
+        assert len(source) == 1
+        assert np.array_equal(other.labels == source[0], place), "whole instances only"
+        assert crop.valid[place].all()
+    assert np.array_equal(made.valid, crop.valid)
+    far = cv2.dilate(new.astype(np.uint8), np.ones((3, 3), np.uint8)) == 0
+    assert np.array_equal(made.pixels[far], crop.pixels[far])
+
+
+def test_copy_paste_does_add_instances() -> None:
+    added = 0
+    for seed in range(20):
+        crop, other = crop_of(2 * seed), crop_of(2 * seed + 1)
+        free = crop._replace(labels=np.zeros_like(crop.labels), valid=np.ones_like(crop.valid))
+        made = copy_paste(free, other, np.random.default_rng(seed))
+        count, there = len(np.unique(made.labels)) - 1, len(np.unique(other.labels)) - 1
+        assert count <= there / 2 + 1, "at most half of them"
+        added += count
+    assert added > 50
+
+
+@pytest.mark.parametrize("option", ["mosaic", "copy_paste"])
+def test_they_are_off_by_default(option: str) -> None:
+    assert getattr(AugmentOptions(), option) == 0
+    for path in sorted((Path(__file__).parents[2] / "configs" / "augment").glob("*.yaml")):
+        assert yaml.safe_load(path.read_text())[option] == 0, path.name
