@@ -14,7 +14,6 @@ from torch.utils.data import Dataset
 from histofold.losses.varce import inside_components
 from histofold.preprocess import Preprocess
 from histofold.tiles.augment import AugmentOptions, ColourAugment, draw_crop, warp
-from histofold.tiles.mixing import Crop, copy_paste, mosaic
 from histofold.tiles.mixing import Crop, mosaic, paste, seams
 from histofold.tiles.sampler import epoch_rows, weights_of
 from histofold.tiles.store import Store
@@ -79,11 +78,13 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         """Draw the example `index` of `epoch`: image (3, c, c) uint8, truth, weight (1, c, c), extras."""
         epoch, index = key
         random = np.random.default_rng([self.seed, epoch, index])
-        found = self._crop(int(self._rows_of(epoch)[index]), random)
+        row = int(self._rows_of(epoch)[index])
+        found = self._crop(row, random)
         if self.options.mosaic > 0 and random.random() < self.options.mosaic:
-            found = mosaic((found, self._other(random), self._other(random), self._other(random)), random)
+            others = [self._crop(self._drawn(random), random) for _ in range(3)]
+            found = mosaic([found, *others], seams(random, self.crop))
         if self.options.copy_paste > 0 and random.random() < self.options.copy_paste:
-            found = copy_paste(found, self._other(random), random)
+            found = paste(found, self._crop(self._drawn(random, row), random), random)
         pixels = self.colour(found.pixels, int(random.integers(2**31)))
         return self._tensors(pixels, found.labels, found.valid)
 
@@ -92,9 +93,12 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         matrix = draw_crop(self.options, random, image.shape[0], image.shape[1], self.crop)
         return Crop(*warp(image, labels, matrix, self.crop))
 
-    def _other(self, random: np.random.Generator) -> Crop:
-        """A crop of a row drawn by its weight, as those of an epoch are."""
-        return self._crop(int(random.choice(len(self.weights), p=self.weights)), random)
+    def _drawn(self, random: np.random.Generator, like: int | None = None) -> int:
+        """A row drawn by its weight, as those of an epoch are; of the stratum of `like` where strata are known."""
+        weights = self.weights
+        if like is not None and self.strata is not None:
+            weights = weights * (self.strata == self.strata[like])
+        return int(random.choice(len(weights), p=weights / weights.sum()))
 
     def _rows_of(self, epoch: int) -> NDArray[np.int64]:
         if self._plan[0] != epoch:

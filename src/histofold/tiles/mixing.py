@@ -13,9 +13,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-PASTED = 0.5
-"""Share of the other image's instances that are tried."""
-
 SEAM = (0.25, 0.75)
 """Where a mosaic's seams may lie, as shares of the side."""
 
@@ -29,7 +26,7 @@ class Crop(NamedTuple):
 
 
 def paste(base: Crop, donor: Crop, random: np.random.Generator) -> Crop:
-    """Paste whole instances of `donor`, where they lie there, onto free ground of `base`, each with its own number.
+    """Paste half of the instances of `donor` that fit onto free ground of `base`, each whole and with its own number.
 
     An instance is pasted if its pixels and the ring of one pixel around them hold nothing of `base`'s instances, and
     if all of it lies on real pixels; so nothing of `base` is hidden, and nothing grows together.
@@ -38,7 +35,7 @@ def paste(base: Crop, donor: Crop, random: np.random.Generator) -> Crop:
     unfit = np.unique(donor.labels[taken | (base.valid == 0) | (donor.valid == 0)])
     there = np.unique(donor.labels)
     free = np.setdiff1d(there[there > 0], unfit)
-    chosen = free[random.random(len(free)) < PASTED]
+    chosen = random.permutation(free)[: (len(free) + 1) // 2]
     if not len(chosen):
         return base
     new = np.isin(donor.labels, chosen)
@@ -74,7 +71,7 @@ def mosaic(crops: Sequence[Crop], at: tuple[int, int]) -> Crop:
         for rows in (slice(None, row), slice(row, None))
         for columns in (slice(None, column), slice(column, None))
     ]
-    whole = Crop(*(np.empty_like(part) for part in crops[0]))
+    whole = Crop(np.empty_like(crops[0].pixels), np.empty_like(crops[0].labels), np.empty_like(crops[0].valid))
     last = 0
     for place, crop in zip(places, crops, strict=True):
         labels = crop.labels[place]
