@@ -59,6 +59,14 @@ def evaluate(config: Config) -> None:
     print(cv_table(ensemble, mixture.tuned.scores, workspace.competition.merged))
     for line in (*mixture.lines, *correlations(runs)):
         print(line)
+    if config.evaluate.second_level:
+        # Imported here: only this option needs scikit-learn.
+        from histofold.evaluation.secondrun import second_level
+
+        second, line = second_level(workspace, mixture.members, mixture.tuned.scores)
+        with atomic(path.with_name(f"{path.stem}-second.csv")) as temporary:
+            second.to_csv(temporary, index=False)
+        print(line)
     print(f"{path}: written; `predict name={ensemble.name}` uses it")
 
 

@@ -1,0 +1,123 @@
+"""The second level on drawn nuclei: candidates, features, the best set without overlap, learned without a leak."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from histofold import instances, metrics
+from histofold.evaluation.secondlevel import Candidates, find, keep, truth_iou
+from histofold.evaluation.secondrun import candidates_of, cross_fitted
+
+LEVELS = (0.3, 0.65)
+
+
+def drawn(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int32], dict[str, NDArray[np.float32]]]:
+    """Dim and bright nuclei: the right outline of dim ones is at a low threshold, that of bright ones at a high one."""
+    random = np.random.default_rng(seed)
+    labels = np.zeros((96, 96), np.int32)
+    image = np.full((96, 96, 3), 20, np.uint8)
+    foreground = np.zeros((96, 96), np.float32)
+    y, x = np.mgrid[:96, :96]
+    for label in range(1, 10):
+        row, column = divmod(label - 1, 3)
+        centre = (16 + 32 * row + random.uniform(-2, 2), 16 + 32 * column + random.uniform(-2, 2))
+        away, radius, bright = np.hypot(y - centre[0], x - centre[1]), random.uniform(6, 8), random.random() < 0.5
+        labels[away <= radius] = label
+        image[away <= radius] = 200 if bright else 90
+        level = LEVELS[1] + 0.01 if bright else LEVELS[0] + 0.01
+        foreground = np.maximum(foreground, np.clip(level + 0.07 * (radius - away), 0, 0.95)).astype(np.float32)
+    noise = random.normal(0, 0.005, foreground.shape)
+    return image, labels, {"foreground": np.clip(foreground + noise, 0, 1).astype(np.float32)}
+
+
+DECODERS = tuple(instances.build("threshold", threshold=level) for level in LEVELS)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """In place of a competition's truth."""
+
+    labels: NDArray[np.int32]
+
+    def __call__(self) -> NDArray[np.int32]:
+        return self.labels
+
+
+def learned(count: int = 12) -> tuple[list[Any], list[Any]]:
+    samples = [drawn(seed) for seed in range(count)]
+    found = [find(image, bands, [], DECODERS) for image, _, bands in samples]
+    pairs = [(one, truth_iou(one, labels)) for one, (_, labels, _) in zip(found, samples, strict=True)]
+    return pairs, [Truth(labels) for _, labels, _ in samples]
+
+
+def test_candidates_come_from_every_setting_once() -> None:
+    image, labels, bands = drawn(0)
+    one = find(image, bands, [], DECODERS[:1])
+    both = find(image, bands, [], DECODERS)
+    assert len(find(image, bands, [], DECODERS[:1] * 3)) == len(one), "copies are left out"
+    assert len(both) > len(one)
+    assert truth_iou(both, labels).max() > 0.9
+    for box, mask in zip(both.boxes, both.masks, strict=True):
+        assert mask.shape == (box[2] - box[0], box[3] - box[1])
+    views = [bands["foreground"], np.flipud(bands["foreground"]).astype(np.float32)]
+    assert find(image, bands, views, DECODERS).features.shape == both.features.shape
+    assert not np.allclose(find(image, bands, views, DECODERS).features, both.features, equal_nan=True)
+
+
+def test_the_iou_of_a_candidate_is_that_of_the_matcher() -> None:
+    image, labels, bands = drawn(1)
+    found = find(image, bands, [], DECODERS)
+    for at, (box, mask) in enumerate(zip(found.boxes, found.masks, strict=True)):
+        alone = np.zeros_like(labels)
+        alone[box[0] : box[2], box[1] : box[3]] = mask
+        table = metrics.contingency(labels, alone)
+        assert truth_iou(found, labels)[at] == pytest.approx(table.iou.max(initial=0.0))
+
+
+def test_the_best_are_kept_and_never_overlap() -> None:
+    mask = np.ones((10, 10), bool)
+    boxes = np.array([[0, 0, 10, 10], [5, 5, 15, 15], [10, 0, 20, 10]])
+    found = Candidates((20, 20), boxes, (mask, mask, mask), np.zeros((3, 1)))
+    labels = keep(found, np.array([0.6, 0.9, 0.5]), 0.1)
+    assert labels.max() == 1, "the best one takes a quarter of both others"
+    labels = keep(found, np.array([0.9, 0.6, 0.5]), 0.1)
+    assert [int((labels == label).sum()) for label in (1, 2)] == [100, 100]
+    assert not keep(found, np.array([0.9, 0.6, 0.5]), 0.95).any()
+
+
+def test_it_beats_each_threshold_on_nuclei_that_need_two() -> None:
+    found, truths = learned()
+    folds = np.arange(len(found)) % 3
+    scores = cross_fitted(found, folds, truths, "dsb", 1.0)
+    for decoder in DECODERS:
+        alone = [metrics.dsb(truths[seed](), decoder(drawn(seed)[2])) for seed in range(len(found))]
+        assert scores.mean() > np.mean(alone) + 0.1
+
+
+def test_a_folds_truth_does_not_touch_its_own_choice() -> None:
+    found, truths = learned(6)
+    folds = np.arange(6) % 3
+    before = cross_fitted(found, folds, truths, "dsb", 1.0)
+    own = folds == 1
+    wrong = [(one, 1 - iou) if own[at] else (one, iou) for at, (one, iou) in enumerate(found)]
+    after = cross_fitted(wrong, folds, truths, "dsb", 1.0)
+    assert np.array_equal(before[own], after[own])
+    assert not np.array_equal(before[~own], after[~own])
+
+
+def test_an_image_without_a_candidate_is_empty() -> None:
+    blank = np.zeros((40, 40), np.float32)
+    found = find(np.zeros((40, 40, 3), np.uint8), {"foreground": blank}, [], DECODERS)
+    assert len(found) == 0
+    assert not keep(found, np.zeros(0), 0.1).any()
+
+
+def test_candidates_vary_what_the_decoder_has() -> None:
+    assert len(candidates_of(instances.build("watershed"))) == 6
+    assert len(candidates_of(instances.build("threshold", min_size=7))) == 3
+    assert all(one.options()["min_size"] == 7 for one in candidates_of(instances.build("threshold", min_size=7)))
