@@ -1,4 +1,4 @@
-"""What pixels go through before a network of this configuration sees them, with the numbers of its stain reference."""
+"""What the augmentation's options mean for a competition: its stain reference, and what may be mixed."""
 
 from __future__ import annotations
 
@@ -38,3 +38,18 @@ def preprocess_of(options: AugmentOptions, competition: Competition, scale: floa
     return Preprocess(
         stretch=options.stretch, clahe=options.clahe, stain_method=options.normalise, stain_numbers=numbers
     )
+
+
+def check_mixing(options: AugmentOptions, competition: Competition) -> None:
+    """Refuse what cannot be mixed into crops.
+
+    Raises:
+        ConfigError: a probability is none, or nuclei are to be pasted where labels tell none apart.
+    """
+    for name, value in (("copy_paste", options.copy_paste), ("mosaic", options.mosaic)):
+        if not 0 <= value <= 1:
+            raise ConfigError(f"augment.{name}={value}: expected a probability, 0 to 1")
+    if options.copy_paste > 0 and competition.truth != "instances":
+        raise ConfigError(
+            f"augment.copy_paste={options.copy_paste}: {competition.name} has masks without instances; take mosaic"
+        )

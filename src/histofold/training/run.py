@@ -31,7 +31,7 @@ from histofold.training.device import fabric_for, memory_format
 from histofold.training.loop import Parts, fit, steps_per_epoch
 from histofold.training.oof import predict_fold, score_fold, settings_of, validate
 from histofold.training.optim import OptimizerOptions, build_optimizer, build_schedule
-from histofold.training.preprocessing import preprocess_of
+from histofold.training.preprocessing import check_mixing, preprocess_of
 from histofold.training.records import Records, close
 from histofold.workspace import Workspace
 
@@ -220,18 +220,22 @@ def build(
     rows = store.tiles[store.tiles["sample_id"].isin(training)]
     if rows.empty:
         raise DataError(f"{workspace.store_path}: no tile of the training folds; check prepare.min_tissue and folds")
+    augment = AugmentOptions(**config.augment)
+    check_mixing(augment, workspace.competition)
+    strata = table.set_index("sample_id")["stratum"]
     dataset = CropDataset(
         store,
         rows,
         target,
         preprocess,
-        AugmentOptions(**config.augment),
+        augment,
         crop=config.train.crop,
         count=config.train.samples_per_epoch,
         bins=config.train.balance,
         seed=config.seed,
         needs=loss.needs,
         weight_map=loss.weight_map,
+        strata=strata.loc[rows["sample_id"]].astype(str).tolist(),
     )
     return parts, dataset
 
