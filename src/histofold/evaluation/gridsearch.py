@@ -80,13 +80,12 @@ def positions(grid: Sequence[Setting]) -> NDArray[np.float64]:
 
 
 def coarse(places: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Every second step of axes with at least three, their last one, and whatever lies between steps."""
+    """Every second step of axes with at least three, and whatever lies between steps."""
     chosen = np.ones(len(places), np.bool_)
     between = np.zeros(len(places), np.bool_)
     for axis in places.T:
-        last = axis.max()
-        if last >= 2:
-            chosen &= (axis % 2 == 0) | (axis == last)
+        if axis.max() >= 2:
+            chosen &= axis % 2 == 0
         between |= axis % 1 != 0
     return chosen | between
 
