@@ -153,12 +153,23 @@ def run(verb: str, arguments: Sequence[str], log: Path) -> tuple[float, float]:
         process = subprocess.Popen(
             [sys.executable, "-m", "histofold", verb, *arguments], stdout=stream, stderr=stream, env=environment
         )
-        _, status, usage = os.wait4(process.pid, 0)
+        peak = 0.0
+        while process.poll() is None:
+            peak = max(peak, resident(process.pid))
+            time.sleep(0.05)
     seconds = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{verb} failed:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:]))
-    return seconds, usage.ru_maxrss / 1024**2
+    return seconds, peak
+
+
+def resident(process: int) -> float:
+    """Largest resident memory of a process so far, GB; what wait4 tells holds its parent's, too."""
+    try:
+        lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024**2 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
 def settings(folder: Path, small: bool) -> list[str]:
