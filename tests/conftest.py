@@ -10,6 +10,8 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("HISTOFOLD_QUIET", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 
+pytest_plugins = ["fake_kaggle", "kaggle_tree"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--all", action="store_true", help="run the tests marked slow, too")

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import stat
-import subprocess
-import sys
 import zipfile
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from kaggle_tree import Machine, find_something
 
 from histofold.cli import main
-from histofold.inference.bandfile import BandFile
-from histofold.inference.ensemble import Ensemble
-from histofold.kaggle import log, notebook, package, wheels
+from histofold.kaggle import notebook, package, wheels
 from histofold.offline.manifest import MARKER, Manifest
 
 SMALL = [
@@ -48,25 +39,6 @@ SMALL = [
     "name=tiny",
 ]
 KERNEL = ["kernel.owner=tester", "kernel.wheels=[]", "kernel.device=cpu"]
-
-BLOCKED = ("hydra", "omegaconf", "lightning", "albumentations", "pandas", "sklearn", "matplotlib", "kaggle", "pyarrow")
-GUARD = f"""
-import importlib.abc, socket, sys
-
-class Wall(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        own = name.startswith(("histofold.training", "histofold.evaluation", "histofold.compose", "histofold.report"))
-        if own or name.split(".")[0] in {BLOCKED!r}:
-            raise ModuleNotFoundError("blocked: " + name, name=name)
-
-def refuse(*given, **named):
-    raise OSError("no network here")
-
-sys.meta_path.insert(0, Wall())
-socket.socket.connect = socket.socket.connect_ex = refuse
-socket.create_connection = socket.getaddrinfo = refuse
-"""
-"""Stands before the notebook's cells: a name or an address that an offline notebook does not need is an error."""
 
 
 class World:
@@ -98,25 +70,10 @@ def made(root: Path, competition: str) -> World:
         ["predict"],
     ):
         assert world.run(verb, *more) == 0, verb
-    find_something(world)
+    find_something(world, "tiny")
     assert world.run("submit") == 0
     assert world.run("kernel") == 0
     return world
-
-
-def find_something(world: World) -> None:
-    """Set the threshold where a tenth of the pixels are foreground: equal files of empty rows would prove little."""
-    values = []
-    for path in (world.submission / "predictions").glob("*.tif"):
-        with BandFile(path) as file:
-            values.append(file.read()["foreground"].ravel())
-    level = float(np.quantile(np.concatenate(values), 0.9))
-    oof = world.root / "oof"
-    ensemble = Ensemble.read(Ensemble.place(oof, world.competition, "tiny"))
-    if ensemble.instances is None:
-        replace(ensemble, threshold=level).write(oof)
-    else:
-        replace(ensemble, instances={"name": "threshold", "threshold": level}).write(oof)
 
 
 @pytest.fixture(scope="module")
@@ -127,84 +84,6 @@ def nuclei(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def kidney(tmp_path_factory: pytest.TempPathFactory) -> World:
     return made(tmp_path_factory.mktemp("kidney"), "demo_kidney")
-
-
-class Machine:
-    """A folder tree like Kaggle's: input/ that nobody writes into, an empty working/, and a temporary folder."""
-
-    def __init__(self, root: Path, world: World, kernel: Path, slug: str) -> None:
-        self.input, self.working, self.scratch = root / "input", root / "working", root / "tmp"
-        shutil.copytree(world.root / "input" / world.competition, self.input / slug)
-        (self.input / slug / "hidden_truth.csv").unlink(missing_ok=True)
-        (self.input / slug / "stage1_solution.csv").unlink(missing_ok=True)
-        self.dataset = self.input / "datasets" / "tester" / "some-slug"
-        shutil.copytree(kernel / "dataset", self.dataset)
-        (self.dataset / "dataset-metadata.json").unlink()
-        self.working.mkdir()
-        self.scratch.mkdir()
-        self.cells = cells(kernel)
-
-    def run(self) -> subprocess.CompletedProcess[str]:
-        """Run the notebook's cells in a process that knows neither this repository nor a network."""
-        lock(self.input)
-        before = listing(self.input)
-        program = self.working.parent / "cells.py"
-        program.write_text(GUARD + "\n\n".join(self.cells))
-        keep = {name: os.environ[name] for name in ("PATH", "OMP_NUM_THREADS") if name in os.environ}
-        places = {"HISTOFOLD_INPUT": self.input, "HISTOFOLD_WORKING": self.working, "TMPDIR": self.scratch}
-        done = subprocess.run(
-            [*isolation(), sys.executable, "-I", str(program)],
-            env={**keep, **{key: str(path) for key, path in places.items()}, "HOME": str(self.scratch)},
-            cwd=self.working,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert [one for one in listing(self.input) if one not in before] == []
-        return done
-
-
-def isolation() -> list[str]:
-    """A prefix that takes the network away altogether, where this machine allows it."""
-    prefix = ["unshare", "--net", "--map-root-user"]
-    if shutil.which("unshare") and subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0:
-        return prefix
-    return []
-
-
-def cells(kernel: Path) -> list[str]:
-    content = json.loads((kernel / "notebook.ipynb").read_text())
-    return [cell["source"] for cell in content["cells"] if cell["cell_type"] == "code"]
-
-
-def lock(folder: Path) -> None:
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
-
-
-def unlock(folder: Path) -> None:
-    for path in [folder, *folder.rglob("*")]:
-        path.chmod(path.stat().st_mode | stat.S_IWUSR)
-
-
-def listing(folder: Path) -> list[tuple[str, int, int]]:
-    """Root may write anywhere, so that nothing was written is looked up."""
-    files = sorted(path for path in folder.rglob("*"))
-    return [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Any]:
-    roots: list[Path] = []
-
-    def make(world: World, kernel: Path | None = None, slug: str = "") -> Machine:
-        found = Machine(tmp_path / "kaggle", world, kernel or world.kernel, slug or world.competition)
-        roots.append(found.input)
-        return found
-
-    yield make
-    for root in roots:
-        unlock(root)
 
 
 @pytest.mark.slow
@@ -400,50 +279,3 @@ def test_short_time_means_fewer_views(nuclei: World, machine: Any) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr.count("the time is short, predict.tta=none instead of flips") == 8
     assert (there.working / "submission.csv").read_bytes() == (nuclei.submission / "submission.csv").read_bytes()
-
-
-SLUG = "demo-competition"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["kidney", "nuclei"])
-def test_to_kaggle_and_back(
-    name: str, request: pytest.FixtureRequest, machine: Any, kaggle_server: Any, capfd: Any, secret: str
-) -> None:
-    """Search → kernel → run offline → the CSV of submit → sent to the server → scored → report."""
-    world: World = request.getfixturevalue(name)
-    known = [f"competition.slug={SLUG}", f"competition.options.folder={world.competition}", "name=chain"]
-    # Longer than the others' network, which finds too little for a file with something in it.
-    budget = ["train.epochs=4", "train.samples_per_epoch=256", "optimizer.lr=0.01"]
-    for seed, run in enumerate(("one", "two")):
-        for fold in (0, 1):
-            assert world.run("train", f"run={run}", f"seed={seed}", f"fold={fold}", *budget) == 0
-    search = ["runs=[one,two]", "folds=all", "evaluate.search=best", "evaluate.tune=true"]
-    for verb, *more in (["evaluate", *search], ["predict"], ["submit"], ["kernel"]):
-        assert world.run(verb, *known, *more) == 0, verb
-    said = capfd.readouterr().out
-    assert all(word in said for word in ("equal", "greedy", "optimise", "adds", "cross-fitted"))
-
-    sent = world.root / "submissions" / world.competition
-    there = machine(world, sent / "chain" / "kernel", SLUG)
-    done = there.run()
-    assert done.returncode == 0, done.stdout + done.stderr
-    csv = sent / "chain" / "submission.csv"
-    assert (there.working / "submission.csv").read_bytes() == csv.read_bytes()
-    assert len(csv.read_text()) > 1000
-
-    # A competition of slides takes a notebook, the other one the file.
-    way = ["kernel", "kernel.push=true"] if name == "kidney" else ["submit", "submit.send=true"]
-    assert world.run(way[0], *known, way[1]) == 0
-    assert len(kaggle_server.submitted) == 1
-    if name == "nuclei":
-        assert kaggle_server.uploads == [csv.read_bytes()]
-    (entry,) = log.read(sent / "log.csv")
-    cv = Ensemble.read(Ensemble.place(world.root / "oof", world.competition, "chain")).score["cross_fitted"]
-    assert (entry.public, entry.private) == ("0.91", "0.89")
-    assert float(entry.cv) == pytest.approx(cv, abs=1e-6)
-    assert world.run("report", *known) == 0
-    page = (sent / "chain" / "report.html").read_text()
-    assert "0.9100" in page
-    output = capfd.readouterr()
-    assert secret not in output.out + output.err + page
