@@ -3,28 +3,39 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from histofold.evaluation.search import STRATEGIES, Objective, Weights, normalised, search, simplest, worth
+from histofold.evaluation.search import (
+    SCREEN,
+    SHORTLIST,
+    STRATEGIES,
+    Objective,
+    Weights,
+    normalised,
+    search,
+    simplest,
+    worth,
+)
 
 FOLDS = np.repeat([0, 1, 2], 12)
 GROUPS = np.arange(36).astype(str)
 
 
-def objective(targets: np.ndarray, calls: list[Weights] | None = None) -> Objective:
-    """Each sample (row of `targets`) is best served by weights of its own; the score falls with the distance."""
+def objective(targets: np.ndarray, calls: list[tuple[Weights, int]] | None = None) -> Objective:
+    """Each sample (row of `targets`) is best served by weights of its own; the score falls with the distance.
 
-    def score(candidates: list[Weights]) -> list[np.ndarray]:
+    `calls` collects the vectors that are scored, each with the index of a sample.
+    """
+
+    def score(candidates: list[Weights], rows: np.ndarray) -> list[np.ndarray]:
         if calls is not None:
-            calls.extend(candidates)
-        return [
-            np.stack([1 - np.abs(targets - np.array(weights)).sum(axis=1) * shade for shade in (1.0, 0.9)], axis=1)
-            for weights in candidates
-        ]
+            calls.extend((weights, int(row)) for weights in candidates for row in rows)
+        away = [((targets[rows] - np.array(weights)) ** 2).sum(axis=1) for weights in candidates]
+        return [np.stack([1 - distance * shade for shade in (1.0, 0.9)], axis=1) for distance in away]
 
-    return Objective(score)
+    return Objective(score, len(targets))
 
 
-def around(centre: tuple[float, ...], seed: int = 0) -> np.ndarray:
-    return np.array(centre) + np.random.default_rng(seed).normal(0, 0.02, (36, len(centre)))
+def around(centre: tuple[float, ...], seed: int = 0, count: int = 36) -> np.ndarray:
+    return np.array(centre) + np.random.default_rng(seed).normal(0, 0.02, (count, len(centre)))
 
 
 @pytest.mark.parametrize("strategy", ["greedy", "optimise"])
@@ -36,22 +47,53 @@ def test_a_search_finds_the_weights_that_the_samples_want(strategy: str) -> None
     assert found.optimistic >= found.cross_fitted - 1e-9
 
 
+@pytest.mark.parametrize("each", [12, 80], ids=["all at once", "screened first"])
 @pytest.mark.parametrize("strategy", list(STRATEGIES))
 @pytest.mark.parametrize("fold", [0, 1, 2])
-def test_a_folds_truth_never_reaches_its_own_choice(strategy: str, fold: int) -> None:
-    truth = around((0.6, 0.4, 0.0))
+def test_a_folds_truth_never_reaches_its_own_choice(strategy: str, fold: int, each: int) -> None:
+    folds = np.repeat([0, 1, 2], each)
+    truth = around((0.6, 0.4, 0.0, 0.0), count=len(folds))
     shuffled = truth.copy()
-    shuffled[fold == FOLDS] = np.random.default_rng(5).random((12, 3))
-    before = search(strategy, objective(truth), FOLDS, 3).per_fold[fold]
-    assert search(strategy, objective(shuffled), FOLDS, 3).per_fold[fold] == before
+    shuffled[fold == folds] = around((0.0, 1.0, 0.0, 0.0), seed=5, count=each)
+    before = search(strategy, objective(truth), folds, 4)
+    after = search(strategy, objective(shuffled), folds, 4)
+    assert after.per_fold[fold] == before.per_fold[fold]
+    assert strategy == "equal" or after.per_fold[(fold + 1) % 3] != before.per_fold[(fold + 1) % 3]
 
 
-def test_every_mixture_is_scored_once() -> None:
-    calls: list[Weights] = []
-    shared = objective(around((0.5, 0.3, 0.2)), calls)
+@pytest.mark.parametrize("count", [36, 3 * SCREEN])
+def test_no_sample_is_scored_twice_with_the_same_mixture(count: int) -> None:
+    calls: list[tuple[Weights, int]] = []
+    shared = objective(around((0.5, 0.3, 0.2), count=count), calls)
     for strategy in STRATEGIES:
-        search(strategy, shared, FOLDS, 3)
-    assert len(calls) == len(set(calls))
+        search(strategy, shared, np.arange(count) % 3, 3)
+    assert len(calls) == len(set(calls)) > count
+
+
+def test_among_many_samples_few_mixtures_are_scored_on_all_and_the_choice_stays() -> None:
+    count, centre = 4 * SCREEN, (0.0, 0.5, 0.3, 0.2, 0.0, 0.0, 0.0, 0.0)
+    calls: list[tuple[Weights, int]] = []
+    found = search("optimise", objective(around(centre, count=count), calls), np.arange(count) % 4, 8)
+    assert np.allclose(found.weights, centre, atol=0.11)
+    asked = len({weights for weights, _ in calls})
+    # A step has sixteen candidates, of which three are scored on more than a quarter of the samples.
+    assert len(calls) < asked * count * (SHORTLIST / 16 + 0.25 + 0.2)
+
+
+def test_folds_are_searched_together_in_few_passes() -> None:
+    passes: list[int] = []
+    targets = around((0.7, 0.2, 0.1))
+
+    def score(candidates: list[Weights], rows: np.ndarray) -> list[np.ndarray]:
+        passes.append(len(candidates))
+        return [1 - np.abs(targets[rows] - np.array(weights)).sum(axis=1, keepdims=True) for weights in candidates]
+
+    alone = Objective(score, 36)
+    search("optimise", alone, np.zeros(36, np.int64), 3)
+    single = len(passes)
+    passes.clear()
+    search("optimise", Objective(score, 36), np.arange(36) % 9, 3)
+    assert len(passes) <= 2 * single
 
 
 def test_within_the_noise_the_simplest_wins() -> None:

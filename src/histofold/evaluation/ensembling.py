@@ -12,7 +12,7 @@ from histofold import instances
 from histofold.errors import ConfigError
 from histofold.evaluation.objective import LEVELS, Scorer
 from histofold.evaluation.scoring import mask_scores
-from histofold.evaluation.search import STRATEGIES, Found, Objective, search, simplest, worth
+from histofold.evaluation.search import STRATEGIES, Found, Objective, Weights, search, simplest, worth
 from histofold.evaluation.tune import Members, Tuned, decoded_scores, histograms, score_table, tune
 from histofold.workspace import Workspace
 
@@ -76,11 +76,11 @@ def _objective(workspace: Workspace, members: Members, tuned: Tuned) -> tuple[Ob
     workers = workspace.config.evaluate.workers
     if tuned.instances is None:
         scorer = Scorer(competition, ids, members.bands, (), workers)
-        return Objective(scorer), [{"level": int(level)} for level in LEVELS]
+        return Objective(scorer, len(ids)), [{"level": int(level)} for level in LEVELS]
     decoder = instances.resolve(workspace.config.instances, members.names)
     settings = [decoder.options()]
     decoders = tuple(instances.build(decoder.name, **options) for options in settings)
-    return Objective(Scorer(competition, ids, members.bands, decoders, workers)), settings
+    return Objective(Scorer(competition, ids, members.bands, decoders, workers), len(ids)), settings
 
 
 def _weighted(members: Members, chosen: Found) -> Members:
@@ -91,6 +91,8 @@ def _final(
     workspace: Workspace, members: Members, tuned: Tuned, chosen: Found, settings: list[dict[str, Any]]
 ) -> Tuned:
     """Honest scores at full size under each fold's own weights and setting, and the submission's own setting."""
+    if all(np.allclose(weights, members.weights, atol=1e-5) for weights in (chosen.weights, *_given(chosen))):
+        return tuned  # equal weights were tuned already
     folds = [int(fold) for fold in members.rows["fold"]]
     by_fold = {fold: members.mixed(weights) for fold, (weights, _) in chosen.per_fold.items()}
     bands = [by_fold[fold][row] for row, fold in enumerate(folds)]
@@ -107,6 +109,11 @@ def _final(
         name = str(tuned.instances["name"])
         rows = decoded_scores(workspace, members, bands, name, given)
     return replace(final, scores=score_table(members, rows), own=given)
+
+
+def _given(chosen: Found) -> list[Weights]:
+    """The weights of each fold."""
+    return [weights for weights, _ in chosen.per_fold.values()]
 
 
 def _line(found: Found, runs: Sequence[str], chosen: bool) -> str:

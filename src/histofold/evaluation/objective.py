@@ -6,9 +6,9 @@ what is reported in the end is scored at full size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from histofold.competitions.base import Competition
 from histofold.errors import DataError
 from histofold.evaluation.oof import MeanBands
 from histofold.evaluation.scoring import ROWS, TruthLabels
-from histofold.evaluation.search import Table, Weights
+from histofold.evaluation.search import Indices, Table, Weights
 from histofold.inference.bandfile import BandFile
 from histofold.instances import Decoder
 from histofold.parallel import cores
@@ -27,6 +27,15 @@ from histofold.progress import bar
 
 LEVELS = np.arange(1, 256)
 """Codes that are tried as thresholds: 0 would call everything foreground, 256 nothing."""
+
+PIXELS = 1 << 20
+"""Pixels of a sample, about, that a search for masks looks at: an even lattice of those of a slide."""
+
+KEPT = 512 << 20
+"""Bytes of them that stay in memory from one pass to the next."""
+
+MIXED = 32 << 20
+"""Bytes of mixtures that a thread holds at once."""
 
 
 @dataclass(frozen=True)
@@ -45,34 +54,45 @@ class Scorer:
     bands: tuple[MeanBands, ...]
     decoders: tuple[Decoder, ...]
     workers: int
+    _thin: dict[int, Thin] = field(default_factory=dict)
 
-    def __call__(self, candidates: list[Weights]) -> list[Table]:
-        """Tables (samples, settings), one a candidate."""
-        one: Callable[[int, list[Weights]], NDArray[np.float64]] = self._instances if self.decoders else self._masks
-        count = len(self.sample_ids)
+    def __call__(self, candidates: list[Weights], rows: Indices) -> list[Table]:
+        """Tables (samples of `rows`, settings), one a candidate."""
+        one = self._instances if self.decoders else self._masks
         text = f"search, {len(candidates)} mixtures"
-        with bar(total=count, text=text) as progress, ThreadPoolExecutor(self.workers or cores()) as pool:
-            tasks = [pool.submit(one, index, candidates) for index in range(count)]
-            rows = []
+        weights = np.asarray(candidates, np.float32)
+        with bar(total=len(rows), text=text) as progress, ThreadPoolExecutor(self.workers or cores()) as pool:
+            tasks = [pool.submit(one, int(index), weights) for index in rows]
+            tables = []
             for task in tasks:
-                rows.append(task.result())
+                tables.append(task.result())
                 progress.update()
-        whole = np.stack(rows)  # (samples, candidates, settings)
+        whole = np.stack(tables)  # (samples, candidates, settings)
         return [whole[:, index] for index in range(len(candidates))]
 
-    def _masks(self, index: int, candidates: list[Weights]) -> NDArray[np.float64]:
+    def _masks(self, index: int, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Dice (candidates, levels) of one sample."""
+        thin = self._thin.get(index)
+        if thin is None:
+            thin = self._read_thin(index)
+            if sum(kept.codes.nbytes for kept in self._thin.values()) + thin.codes.nbytes <= KEPT:
+                self._thin[index] = thin
+        counts = [metrics.histogram(codes[0], thin.truth) for codes in _mixtures(thin.codes[:, None], weights)]
+        return np.stack([metrics.dice_curve(count)[LEVELS] for count in counts])
+
+    def _read_thin(self, index: int) -> Thin:
         bands = self.bands[index]
-        counts = np.zeros((len(candidates), 2, 256), np.int64)
         with BandFile(bands.paths[0]) as file:
             height, width, scale = file.height, file.width, file.scale
         truth = self._truth_rows(self.sample_ids[index], scale)
+        step = max(1, round(np.sqrt(height * width / PIXELS)))
+        codes, inside = [], []
         for top in range(0, height, ROWS):
-            bottom = min(top + ROWS, height)
+            bottom, first = min(top + ROWS, height), -top % step
             parts = [_alone(bands, member).rows("foreground", top, bottom) for member in range(len(bands.paths))]
-            inside = truth(top, bottom, width)
-            for number, weights in enumerate(candidates):
-                counts[number] += metrics.histogram(_mean(parts, weights), inside)
-        return np.stack([metrics.dice_curve(count)[LEVELS] for count in counts])
+            codes.append(np.stack([part[first::step, ::step].ravel() for part in parts]))
+            inside.append(truth(top, bottom, width)[first::step, ::step].ravel())
+        return Thin(np.concatenate(codes, axis=1), np.concatenate(inside))
 
     def _truth_rows(self, sample_id: str, scale: float) -> Callable[[int, int, int], NDArray[np.bool_]]:
         """The truth at the prediction's scale, as a function of (first row, last row, width)."""
@@ -91,30 +111,44 @@ class Scorer:
 
         return rows
 
-    def _instances(self, index: int, candidates: list[Weights]) -> NDArray[np.float64]:
+    def _instances(self, index: int, weights: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Scores (candidates, decoders) of one sample."""
         bands = self.bands[index]
         parts = [_alone(bands, member)() for member in range(len(bands.paths))]
+        stack = np.stack([np.stack([part[name] for name in bands.names]) for part in parts])
         truth = TruthLabels(self.competition, self.sample_ids[index], bands.scale)()
         score = metrics.named_score(self.competition.metric)
-        mixed: dict[str, NDArray[np.float32]]
-        table = np.empty((len(candidates), len(self.decoders)))
-        for number, weights in enumerate(candidates):
-            mixed = {
-                name: np.sum([np.float32(w) * part[name] for w, part in zip(weights, parts, strict=True)], axis=0)
-                for name in bands.names
-            }
+        table = np.empty((len(weights), len(self.decoders)))
+        for number, mixed in enumerate(_mixtures(stack, weights)):
+            maps = dict(zip(bands.names, mixed, strict=True))
             for column, decoder in enumerate(self.decoders):
-                table[number, column] = score(metrics.contingency(truth, decoder(mixed)))
+                table[number, column] = score(metrics.contingency(truth, decoder(maps)))
         return table
+
+
+@dataclass(frozen=True)
+class Thin:
+    """What a mask's search looks at in one sample: all pixels of an image, every n-th one of a slide.
+
+    Attributes:
+        codes: (members, pixels) uint8.
+        truth: (pixels,) bool.
+    """
+
+    codes: NDArray[np.uint8]
+    truth: NDArray[np.bool_]
 
 
 def _alone(bands: MeanBands, member: int) -> MeanBands:
     return MeanBands((bands.paths[member],), (1.0,), bands.names)
 
 
-def _mean(parts: Sequence[NDArray[np.uint8]], weights: Weights) -> NDArray[np.uint8]:
-    total: NDArray[Any] = np.zeros(parts[0].shape, np.float32)
-    for part, weight in zip(parts, weights, strict=True):
-        if weight > 0:
-            total += part * np.float32(weight)
-    return np.asarray(np.rint(total), np.uint8)
+def _mixtures(parts: NDArray[Any], weights: NDArray[np.float32]) -> Iterator[NDArray[Any]]:
+    """Weighted means (bands, …) of members' parts (members, bands, …), a few at a time by one matrix product."""
+    flat = parts.reshape(len(parts), -1).astype(np.float32, copy=False)
+    some = max(1, MIXED // max(1, flat[0].nbytes))
+    for first in range(0, len(weights), some):
+        mixed = weights[first : first + some] @ flat
+        if parts.dtype == np.uint8:
+            mixed = np.rint(mixed).astype(np.uint8)
+        yield from mixed.reshape(-1, *parts.shape[1:])

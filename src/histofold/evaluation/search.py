@@ -1,15 +1,15 @@
 """Which members and which weights: searched on OOF predictions, for each fold on the other folds.
 
-Weights live on a lattice and every distinct vector is scored once for all samples, so that the searches of all folds
-share their work: a fold's own samples are scored along, but only the others' scores are looked at. What a fold is given
-can therefore not depend on its own truth.
+The searches of all folds go step by step together, and every distinct vector is scored once for all of them: a fold's
+own samples are scored along, but only the others' scores are looked at. What a fold is given can therefore not depend
+on its own truth. Among many samples a step's candidates are compared on a fixed part of them first, and only the best
+few on all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from itertools import permutations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,40 +23,90 @@ Table = NDArray[np.float64]
 """Scores (samples, settings) of one weight vector; settings are thresholds or decoder settings."""
 
 Rows = NDArray[np.bool_]
+Indices = NDArray[np.int64]
+Steps = Generator[list[Weights], tuple[Weights, float], Weights]
+"""A search: it asks for the best of some candidates, is told which and how good, and returns its choice."""
 
 ROUNDS = 12
 """Members that greedy selection draws at most, with replacement (Caruana et al. 2004)."""
 
-STEPS = (0.25, 0.1)
-"""Share of the weight that the climb moves from one member to another, coarse to fine."""
+STEPS = (0.4, 0.2, 0.1)
+"""Share of the weight that a move of the climb gives to a member or takes from it, coarse to fine."""
+
+MOVES = 6
+"""Moves of each length that the climb makes at most."""
 
 GAIN = 1e-5
 """A change must be worth more than this, else the search would walk along a plateau."""
 
+SCREEN = 96
+"""Samples that candidates are compared on first; with less than twice as many, all of them at once."""
+
+SHORTLIST = 3
+"""Candidates of a step that are compared on all samples."""
+
 
 class Objective:
-    """Scores weight vectors, each one once.
+    """Scores weight vectors, each one once a sample.
 
     Args:
-        score: many weight vectors in one pass over the samples → their tables.
+        score: many weight vectors in one pass over the samples of these indices → their tables, rows in that order.
+        samples: how many there are.
     """
 
-    def __init__(self, score: Callable[[list[Weights]], list[Table]]) -> None:
+    def __init__(self, score: Callable[[list[Weights], Indices], list[Table]], samples: int) -> None:
         self._score = score
         self._known: dict[Weights, Table] = {}
+        self._all = np.arange(samples)
+        # Drawn without a look at any score, so that it tells no fold anything.
+        drawn = np.random.default_rng(0).permutation(samples)[:SCREEN]
+        self._screen = np.sort(drawn) if samples >= 2 * SCREEN else self._all
 
     def tables(self, candidates: Sequence[Weights]) -> list[Table]:
         """The table of each candidate."""
-        fresh = list(dict.fromkeys(weights for weights in candidates if weights not in self._known))
-        if fresh:
-            self._known.update(zip(fresh, self._score(fresh), strict=True))
+        self._fill(candidates, self._all)
         return [self._known[weights] for weights in candidates]
 
-    def best(self, candidates: Sequence[Weights], rows: Rows) -> tuple[Weights, float]:
-        """The candidate whose best setting has the highest mean over `rows`; the first of equals."""
-        values = [float(table[rows].mean(axis=0).max()) for table in self.tables(candidates)]
+    def best(self, asked: Sequence[tuple[list[Weights], Rows]]) -> list[tuple[Weights, float]]:
+        """For each (candidates, rows): the one whose best setting has the highest mean over `rows`, first of equals."""
+        if len(self._screen) < len(self._all):
+            wanted = [candidates for candidates, _ in asked if len(candidates) > SHORTLIST]
+            self._fill([weights for candidates in wanted for weights in candidates], self._screen)
+            asked = [(self._shortlist(candidates, rows), rows) for candidates, rows in asked]
+        self._fill([weights for candidates, _ in asked for weights in candidates], self._all)
+        return [self._first(candidates, rows) for candidates, rows in asked]
+
+    def _shortlist(self, candidates: list[Weights], rows: Rows) -> list[Weights]:
+        looked_at = self._screen[rows[self._screen]]
+        if len(candidates) <= SHORTLIST or not len(looked_at):
+            return candidates
+        values = [_value(self._known[weights][looked_at]) for weights in candidates]
+        return [candidates[at] for at in sorted(np.argsort(values)[::-1][:SHORTLIST])]
+
+    def _first(self, candidates: list[Weights], rows: Rows) -> tuple[Weights, float]:
+        values = [_value(self._known[weights][rows]) for weights in candidates]
         chosen = int(np.argmax(values))
         return candidates[chosen], values[chosen]
+
+    def _fill(self, candidates: Sequence[Weights], rows: Indices) -> None:
+        """Score what is not known yet, in one pass over the samples that any of it needs."""
+        missing: dict[Weights, Indices] = {}
+        for weights in candidates:
+            known = self._known.get(weights)
+            unscored = rows if known is None else rows[np.isnan(known[rows, 0])]
+            if len(unscored):
+                missing[weights] = unscored
+        # Those that were screened need the others only: two kinds at most, a pass for each.
+        kinds = {needed.tobytes(): needed for needed in missing.values()}
+        for kind, needed in kinds.items():
+            fresh = [weights for weights, unscored in missing.items() if unscored.tobytes() == kind]
+            for weights, table in zip(fresh, self._score(fresh, needed), strict=True):
+                whole = self._known.setdefault(weights, np.full((len(self._all), table.shape[1]), np.nan))
+                whole[needed] = table
+
+
+def _value(table: Table) -> float:
+    return float(table.mean(axis=0).max())
 
 
 def normalised(values: Sequence[float]) -> Weights:
@@ -65,12 +115,13 @@ def normalised(values: Sequence[float]) -> Weights:
     return tuple(round(value / total, 6) for value in values)
 
 
-def equal(objective: Objective, rows: Rows, count: int) -> Weights:
+def equal(count: int) -> Steps:
     """Every member the same: the choice that cannot overfit."""
+    yield from ()
     return normalised([1.0] * count)
 
 
-def greedy(objective: Objective, rows: Rows, count: int) -> Weights:
+def greedy(count: int) -> Steps:
     """Forward selection with replacement: begin with the best member, add whichever helps most, stop when none does."""
     picks = [0] * count
     best: Weights = ()
@@ -79,7 +130,7 @@ def greedy(objective: Objective, rows: Rows, count: int) -> Weights:
         candidates = [
             normalised([pick + (index == member) for index, pick in enumerate(picks)]) for member in range(count)
         ]
-        found, gained = objective.best(candidates, rows)
+        found, gained = yield candidates
         if gained <= value + GAIN:
             break
         best, value = found, gained
@@ -87,16 +138,13 @@ def greedy(objective: Objective, rows: Rows, count: int) -> Weights:
     return best
 
 
-def climb(objective: Objective, rows: Rows, count: int) -> Weights:
-    """Direct optimisation of the metric: from equal weights, move weight between two members while it helps."""
-    weights = equal(objective, rows, count)
-    _, value = objective.best([weights], rows)
+def climb(count: int) -> Steps:
+    """Direct optimisation of the metric: from equal weights, raise or lower one member after another while it helps."""
+    weights = normalised([1.0] * count)
+    _, value = yield [weights]
     for step in STEPS:
-        while True:
-            candidates = _neighbours(weights, step)
-            if not candidates:
-                break
-            found, gained = objective.best(candidates, rows)
+        for _ in range(MOVES):
+            found, gained = yield _neighbours(weights, step)
             if gained <= value + GAIN:
                 break
             weights, value = found, gained
@@ -104,18 +152,17 @@ def climb(objective: Objective, rows: Rows, count: int) -> Weights:
 
 
 def _neighbours(weights: Weights, step: float) -> list[Weights]:
+    """One member raised or lowered by `step`, the others keeping their proportions."""
     moved = []
-    for giver, taker in permutations(range(len(weights)), 2):
-        amount = min(step, weights[giver])
-        if amount > 1e-6:
-            changed = list(weights)
-            changed[giver] -= amount
-            changed[taker] += amount
-            moved.append(normalised(changed))
-    return moved
+    for member, weight in enumerate(weights):
+        for wanted in (min(1.0, weight + step), max(0.0, weight - step)):
+            if wanted != weight and weight < 1:
+                rest = (1 - wanted) / (1 - weight)
+                moved.append(normalised([wanted if at == member else value * rest for at, value in enumerate(weights)]))
+    return list(dict.fromkeys(moved))
 
 
-STRATEGIES: dict[str, Callable[[Objective, Rows, int], Weights]] = {"equal": equal, "greedy": greedy, "optimise": climb}
+STRATEGIES: dict[str, Callable[[int], Steps]] = {"equal": equal, "greedy": greedy, "optimise": climb}
 """Searches by their name in `evaluate.search`, simplest first."""
 
 
@@ -151,21 +198,38 @@ class Found:
 
 def search(strategy: str, objective: Objective, folds: NDArray[np.int64], count: int) -> Found:
     """Run one strategy on all samples, and for each fold on the others."""
-    choose = STRATEGIES[strategy]
+    names = [int(fold) for fold in np.unique(folds)]
     everything = np.ones(len(folds), np.bool_)
-    weights = choose(objective, everything, count)
+    others = [folds != fold if len(names) > 1 else everything for fold in names]
+    weights, *chosen = _together(strategy, objective, [everything, *others], count)
     table = objective.tables([weights])[0]
     column = best_column(table)
     per_fold: dict[int, tuple[Weights, int]] = {}
     scores = np.empty(len(folds))
-    for fold in np.unique(folds):
+    for fold, rows, mine, found in zip(names, others, chosen, objective.tables(chosen), strict=True):
+        per_fold[fold] = (mine, best_column(found[rows]))
         own = folds == fold
-        others = ~own if (~own).any() else own
-        mine = choose(objective, others, count)
-        found = objective.tables([mine])[0]
-        per_fold[int(fold)] = (mine, best_column(found[others]))
-        scores[own] = found[own, per_fold[int(fold)][1]]
+        scores[own] = found[own, per_fold[fold][1]]
     return Found(strategy, weights, column, per_fold, scores, float(table[:, column].mean()))
+
+
+def _together(strategy: str, objective: Objective, masks: Sequence[Rows], count: int) -> list[Weights]:
+    """Run a strategy once for each set of samples, all in step, so that a pass over the files serves all of them."""
+    running = {at: STRATEGIES[strategy](count) for at in range(len(masks))}
+    answers: dict[int, tuple[Weights, float] | None] = dict.fromkeys(running)
+    chosen: dict[int, Weights] = {}
+    while running:
+        asked: dict[int, list[Weights]] = {}
+        for at, steps in list(running.items()):
+            answer = answers[at]
+            try:
+                asked[at] = next(steps) if answer is None else steps.send(answer)
+            except StopIteration as end:
+                chosen[at] = end.value
+                del running[at]
+        found = objective.best([(candidates, masks[at]) for at, candidates in asked.items()])
+        answers = dict(zip(asked, found, strict=True))
+    return [chosen[at] for at in range(len(masks))]
 
 
 def simplest(found: Sequence[Found], groups: NDArray[np.str_], draws: int = 1000, seed: int = 0) -> Found:
@@ -192,25 +256,27 @@ def worth(objective: Objective, weights: Weights, column: int) -> dict[int, floa
     A member with a weight: what is lost without it, the others keeping their proportions; the only one with a weight:
     its lead over the best of the others alone. A member without: what an equal share of it would change.
     """
-    everything = float(objective.tables([weights])[0][:, column].mean())
     size = sum(weight > 0 for weight in weights)
+    compared = {member: _without(weights, member, size) for member in range(len(weights)) if len(weights) > 1}
+    # All in one pass over the files.
+    objective.tables([weights, *(other for others in compared.values() for other in others)])
+    everything = float(objective.tables([weights])[0][:, column].mean())
     added: dict[int, float] = {}
-    for member, weight in enumerate(weights):
-        rest = tuple(0.0 if index == member else value for index, value in enumerate(weights))
-        if weight == 0:
-            shared = tuple(value * size / (size + 1) for value in weights)
-            joined = normalised([1 / (size + 1) if index == member else value for index, value in enumerate(shared)])
-            added[member] = _best_mean(objective, [joined]) - everything
-        elif size > 1:
-            added[member] = everything - _best_mean(objective, [normalised(rest)])
-        elif len(weights) > 1:
-            alone = [tuple(float(index == other) for index in range(len(weights))) for other in range(len(weights))]
-            added[member] = everything - _best_mean(
-                objective, [alone[other] for other in range(len(weights)) if other != member]
-            )
+    for member, others in compared.items():
+        value = max(_value(table) for table in objective.tables(others))
+        added[member] = everything - value if weights[member] > 0 else value - everything
     return added
 
 
-def _best_mean(objective: Objective, candidates: list[Weights]) -> float:
-    """The highest mean score over all samples, candidates and settings."""
-    return max(float(table.mean(axis=0).max()) for table in objective.tables(candidates))
+def _without(weights: Weights, member: int, size: int) -> list[Weights]:
+    """What an ensemble of `size` members with a weight is compared with to see what one adds."""
+    count = len(weights)
+    if weights[member] == 0:
+        return [
+            normalised(
+                [1 / (size + 1) if at == member else weight * size / (size + 1) for at, weight in enumerate(weights)]
+            )
+        ]
+    if size > 1:
+        return [normalised([0.0 if at == member else weight for at, weight in enumerate(weights)])]
+    return [tuple(float(at == other) for at in range(count)) for other in range(count) if other != member]

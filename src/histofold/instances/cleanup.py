@@ -51,7 +51,7 @@ def fill_holes(labels: Labels, max_hole: int) -> Labels:
     return _fill(labels, holes, small) if small.any() else labels
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _fill(labels: Labels, holes: Labels, small: NDArray[np.bool_]) -> Labels:
     height, width = labels.shape
     owner = np.zeros(small.size, np.int32)  # 0: none seen yet; −1: open, or between two instances
@@ -82,7 +82,7 @@ def renumber(labels: Labels, min_size: int = 0) -> Labels:
     return _renumber(np.ascontiguousarray(labels), max(1, min_size))
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _renumber(labels: Labels, least: int) -> Labels:
     flat = labels.ravel()
     areas = np.zeros(flat.max() + 1 if flat.size else 1, np.int32)
@@ -102,7 +102,7 @@ def _renumber(labels: Labels, least: int) -> Labels:
     return out.reshape(labels.shape)
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _majority(labels: Labels) -> Labels:
     """Each pixel takes the label that at least 5 of the 9 pixels around it have; beyond the edge counts as itself."""
     height, width = labels.shape
@@ -121,7 +121,7 @@ def _majority(labels: Labels) -> Labels:
     return out
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _votes(labels: Labels, y: int, x: int, candidate: int) -> int:
     height, width = labels.shape
     count = 0

@@ -27,7 +27,7 @@ def flood(surface: NDArray[np.uint8], markers: Labels, mask: NDArray[np.bool_]) 
     return _flood(surface, markers, mask)
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(nogil=True, cache=True, inline="always")
 def _push(pixel: int, level: int, first: Labels, last: Labels, after: Labels) -> None:
     if first[level] < 0:
         first[level] = pixel
@@ -37,7 +37,7 @@ def _push(pixel: int, level: int, first: Labels, last: Labels, after: Labels) ->
     after[pixel] = -1
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _flood(surface: NDArray[np.uint8], markers: Labels, mask: NDArray[np.bool_]) -> Labels:
     height, width = surface.shape
     out = np.zeros((height, width), np.int32)

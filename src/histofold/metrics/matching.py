@@ -143,7 +143,7 @@ def _best(owners: Integers, score: NDArray[Any], count: int) -> Integers:
     return best
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(nogil=True, cache=True, inline="always")
 def _slot(keys: Integers, key: int) -> int:
     """Where a key is, or belongs, in an open-addressing table whose size is a power of two."""
     mask = keys.size - 1
@@ -153,7 +153,7 @@ def _slot(keys: Integers, key: int) -> int:
     return at
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _grown(keys: Integers, counts: Integers) -> tuple[Integers, Integers]:
     new_keys = np.full(keys.size * 4, -1, np.int64)
     new_counts = np.zeros(keys.size * 4, np.int64)
@@ -164,7 +164,7 @@ def _grown(keys: Integers, counts: Integers) -> tuple[Integers, Integers]:
     return new_keys, new_counts
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _count(truth: NDArray[np.int32], prediction: NDArray[np.int32]) -> tuple[Integers, Integers, Integers]:
     """Pairs of labels (but background with background) and how often each occurs; runs of a pair are added at once."""
     keys = np.full(1 << 12, -1, np.int64)

@@ -59,7 +59,7 @@ def histogram(values: NDArray[np.uint8], truth: NDArray[Any]) -> NDArray[np.int6
     return _histogram(np.ascontiguousarray(values).reshape(-1), flat)
 
 
-@numba.njit(cache=True)
+@numba.njit(nogil=True, cache=True)
 def _histogram(values: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.int64]:
     out = np.zeros((2, 256), np.int64)
     for at in range(values.size):
