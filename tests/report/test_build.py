@@ -17,7 +17,7 @@ from histofold.competitions.base import Competition, Sample
 from histofold.config import Config
 from histofold.errors import DataError
 from histofold.inference.bandfile import BandFileWriter
-from histofold.report import run
+from histofold.report import plots, run
 from histofold.report.data import collect
 from histofold.report.run import build
 from histofold.targets.base import Band
@@ -189,6 +189,37 @@ def test_the_last_epoch_gets_the_out_of_fold_score(competition: Competition, ful
     scores = pd.read_csv(full[0] / "invented" / "first" / "fold0" / "scores.csv")["score"].mean()
     text, _ = read(build(competition, *full, workers=1))
     assert f"<title>fold 0: 6, {scores:.4g}</title>" in text
+
+
+def test_a_run_without_validation_has_its_scores_in_words_and_no_empty_chart(
+    competition: Competition, full: Places
+) -> None:
+    chart = "<title>validation score of first</title>"
+    assert chart in read(build(competition, *full, workers=1))[0]
+    means = []
+    for fold in (0, 1):
+        folder = full[0] / "invented" / "first" / f"fold{fold}"
+        table = pd.read_csv(folder / "metrics.csv")
+        table.assign(score=np.nan).to_csv(folder / "metrics.csv", index=False)
+        means.append(pd.read_csv(folder / "scores.csv")["score"].mean())
+    text, _ = read(build(competition, *full, workers=1))
+    assert chart not in text
+    ends = f"fold 0 ends at {means[0]:.3f}, fold 1 ends at {means[1]:.3f}"
+    assert f"No score on the way; {ends}." in text
+
+
+def test_a_single_epoch_stands_in_the_middle(competition: Competition, full: Places) -> None:
+    for fold in (0, 1):
+        folder = full[0] / "invented" / "first" / f"fold{fold}"
+        pd.read_csv(folder / "metrics.csv").iloc[:1].to_csv(folder / "metrics.csv", index=False)
+    (figure,) = plots.curves(collect("invented", *full).runs[0])
+    places = [float(x) for x in re.findall(r'<circle class="dot[^"]*" cx="([\d.]+)"', figure.svg)]
+    axis = re.search(r'<line class="axis" x1="([\d.]+)" x2="([\d.]+)"', figure.svg)
+    assert axis is not None
+    middle = (float(axis[1]) + float(axis[2])) / 2
+    assert places == pytest.approx([middle, middle], abs=0.2)
+    assert ">0<" not in figure.svg
+    assert ">1<" in figure.svg
 
 
 def test_minutes_count_each_fold_once(competition: Competition, full: Places) -> None:

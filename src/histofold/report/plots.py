@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -37,10 +37,11 @@ def style(index: int) -> str:
 def curves(run: Run) -> list[Figure]:
     """Loss and validation score of every fold of a run against the epoch.
 
-    The last epoch is scored by the out-of-fold predictions, so their mean closes the curve of the score.
+    The last epoch is scored by the out-of-fold predictions, so their mean closes the curve of the score. Where nothing
+    was scored before it there is no curve: the scores then stand as words below the loss.
     """
     tables = {fold.number: fold.metrics for fold in run.folds if fold.metrics is not None and not fold.metrics.empty}
-    figures = []
+    figures: list[Figure] = []
     for column, label in (("loss", "training loss"), ("score", "validation score")):
         lines = {number: _points(table, column) for number, table in tables.items()}
         if column == "score":
@@ -48,9 +49,16 @@ def curves(run: Run) -> list[Figure]:
                 if fold.number in lines and fold.scores is not None and len(fold.scores):
                     lines[fold.number] = _closed(lines[fold.number], tables[fold.number], fold.scores)
         lines = {number: line for number, line in lines.items() if line}
-        if lines:
+        if column == "score" and figures and lines and all(len(line) == 1 for line in lines.values()):
+            figures[0] = replace(figures[0], note=f"No score on the way; {_ends(lines)}.")
+        elif lines:
             figures.append(_curves(run.name, label, lines))
     return figures
+
+
+def _ends(lines: Mapping[int, list[Point]]) -> str:
+    """The last value of each fold in words."""
+    return ", ".join(f"fold {fold} ends at {line[-1][1]:.3f}" for fold, line in lines.items())
 
 
 def _points(table: pd.DataFrame, column: str) -> list[Point]:
@@ -68,13 +76,17 @@ def _closed(line: list[Point], table: pd.DataFrame, scores: pd.DataFrame) -> lis
 def _curves(name: str, label: str, lines: Mapping[int, list[Point]]) -> Figure:
     """One quantity of all folds."""
     xs = [x for line in lines.values() for x, _ in line]
-    low, high = min(xs), max(*xs, min(xs) + 1)
+    first, last = min(xs), max(xs)
+    low, high = (first, last) if last > first else (first - 1, last + 1)  # a single epoch stands in the middle
     values = [y for line in lines.values() for _, y in line]
-    last = ", ".join(f"fold {fold} ends at {line[-1][1]:.3f}" for fold, line in lines.items())
     axis = Axis(
-        low, high, "epoch", count=min(6, int(high - low) + 1), format=lambda v: f"{v:.0f}" if v == int(v) else ""
+        low,
+        high,
+        "epoch",
+        count=min(6, int(high - low) + 1),
+        format=lambda v: f"{v:.0f}" if v == int(v) and first <= v <= last else "",
     )
-    chart = Chart(f"{label} of {name}", last, axis, Axis(*padded(values), label), height=220)
+    chart = Chart(f"{label} of {name}", _ends(lines), axis, Axis(*padded(values), label), height=220)
     for index, (fold, line) in enumerate(lines.items()):
         chart.line(line, style(index), f"fold {fold}")
     return Figure(f"{name}: {label}", chart.render(), [(style(i), f"fold {fold}") for i, fold in enumerate(lines)])
