@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,12 +28,14 @@ class Mixture:
         tuned: settings and honest scores.
         lines: what the search found, for the person who asked.
         adds: run → mean score lost without it.
+        per_fold: the weights that each fold was given by the others.
     """
 
     members: Members
     tuned: Tuned
     lines: tuple[str, ...] = ()
     adds: dict[str, float] | None = None
+    per_fold: dict[int, Weights] = field(default_factory=dict)
 
 
 def mix(workspace: Workspace, members: Members, runs: Sequence[str]) -> Mixture:
@@ -48,48 +50,61 @@ def mix(workspace: Workspace, members: Members, runs: Sequence[str]) -> Mixture:
     tuned = tune(workspace, members)
     if len(runs) == 1 or strategy == SINGLE:
         return Mixture(members, tuned, tuned.lines)
-    objective, settings = _objective(workspace, members, tuned)
+    objective, by_fold = _objectives(workspace, members, tuned)
     folds = members.rows["fold"].to_numpy(np.int64)
     names = list(STRATEGIES) if strategy == "best" else [SINGLE, strategy]
-    found = [search(name, objective, folds, len(runs)) for name in names]
+    found = [search(name, objective, folds, len(runs), by_fold) for name in names]
     groups = members.rows["group"].to_numpy(str)
     chosen = simplest(found, groups) if strategy == "best" else found[-1]
     adds = {runs[member]: value for member, value in worth(objective, chosen.weights, chosen.column).items()}
-    how = "at every threshold" if tuned.instances is None else "with the decoder's own setting, tuned afterwards"
+    how = (
+        "at every threshold"
+        if tuned.instances is None
+        else "with the settings tuned for equal weights, tuned again afterwards"
+    )
     lines = (
         f"weights, searched {how}:",
         *(_line(item, runs, item is chosen) for item in found),
         *tuned.lines,
         *(f"  {run} adds {v:+.4f}" for run, v in adds.items()),
     )
-    return Mixture(_weighted(members, chosen), _final(workspace, members, tuned, chosen, settings), lines, adds)
+    per_fold = {fold: weights for fold, (weights, _) in chosen.per_fold.items()}
+    return Mixture(_weighted(members, chosen), _final(workspace, members, tuned, chosen), lines, adds, per_fold)
 
 
-def _objective(workspace: Workspace, members: Members, tuned: Tuned) -> tuple[Objective, list[dict[str, Any]]]:
-    """What the searches maximise, and the settings that its columns stand for.
+def _objectives(workspace: Workspace, members: Members, tuned: Tuned) -> tuple[Objective, dict[int, Objective]]:
+    """What weights are searched by for the submission, and for each fold.
 
-    For masks these are all thresholds. Instances are decoded with the decoder's own setting while weights are searched:
-    a setting tuned on all folds would carry one fold's truth into the choice of its weights.
+    For masks these are all thresholds. Instances are decoded, for a fold, with the setting that the other folds chose
+    under equal weights: the submission's own would carry the fold's truth into the choice of its weights.
     """
-    competition = workspace.competition
     ids = tuple(str(sample_id) for sample_id in members.rows["sample_id"])
-    workers = workspace.config.evaluate.workers
+    scorer = Scorer(workspace.competition, ids, members.bands, (), workspace.config.evaluate.workers)
     if tuned.instances is None:
-        scorer = Scorer(competition, ids, members.bands, (), workers)
-        return Objective(scorer, len(ids)), [{"level": int(level)} for level in LEVELS]
-    decoder = instances.resolve(workspace.config.instances, members.names)
-    settings = [decoder.options()]
-    decoders = tuple(instances.build(decoder.name, **options) for options in settings)
-    return Objective(Scorer(competition, ids, members.bands, decoders, workers), len(ids)), settings
+        return Objective(scorer, len(ids)), {}
+    folds = [int(fold) for fold in members.rows["fold"]]
+    name = str(tuned.instances["name"])
+    final = {option: value for option, value in tuned.instances.items() if option != "name"}
+    known: dict[str, Objective] = {}
+
+    def objective(options: Mapping[str, Any]) -> Objective:
+        decoder = instances.build(name, **options)
+        return known.setdefault(repr(decoder), Objective(replace(scorer, decoders=(decoder,)), len(ids)))
+
+    # With settings for strata, a fold's commonest one.
+    mine = {fold: [own for own, other in zip(tuned.own, folds, strict=True) if other == fold] for fold in set(folds)}
+    return objective(final), {fold: objective(_commonest(options)) for fold, options in mine.items()}
+
+
+def _commonest(options: list[dict[str, Any]]) -> dict[str, Any]:
+    return max(options, key=options.count)
 
 
 def _weighted(members: Members, chosen: Found) -> Members:
     return replace(members, weights=chosen.weights, bands=members.mixed(chosen.weights))
 
 
-def _final(
-    workspace: Workspace, members: Members, tuned: Tuned, chosen: Found, settings: list[dict[str, Any]]
-) -> Tuned:
+def _final(workspace: Workspace, members: Members, tuned: Tuned, chosen: Found) -> Tuned:
     """Honest scores at full size under each fold's own weights and setting, and the submission's own setting."""
     if all(np.allclose(weights, members.weights, atol=1e-5) for weights in (chosen.weights, *_given(chosen))):
         return tuned  # equal weights were tuned already
@@ -99,7 +114,7 @@ def _final(
     # Strata have settings of their own or not as under equal weights, where that was scored.
     final = tune(workspace, _weighted(members, chosen), "always" if tuned.strata else "never")
     if tuned.instances is None:
-        levels = {fold: settings[column]["level"] for fold, (_, column) in chosen.per_fold.items()}
+        levels = {fold: int(LEVELS[column]) for fold, (_, column) in chosen.per_fold.items()}
         counts = histograms(workspace, members, bands)
         rows = [mask_scores(count, levels[fold]) for count, fold in zip(counts, folds, strict=True)]
         given: tuple[dict[str, Any], ...] = tuple({"level": levels[fold]} for fold in folds)

@@ -32,10 +32,45 @@ PIXELS = 1 << 20
 """Pixels of a sample, about, that a search for masks looks at: an even lattice of those of a slide."""
 
 KEPT = 512 << 20
-"""Bytes of them that stay in memory from one pass to the next."""
+"""Bytes of samples that stay in memory from one pass to the next."""
 
 MIXED = 32 << 20
 """Bytes of mixtures that a thread holds at once."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the search looks at in one sample.
+
+    Attributes:
+        codes: uint8, (members, pixels) of a mask or (members, bands, H, W).
+        truth: (pixels,) bool or labels (H, W).
+        low, gain: (members, bands) float32; a value is low + gain × code.
+    """
+
+    codes: NDArray[np.uint8]
+    truth: NDArray[Any]
+    low: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    gain: NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+
+
+class Kept:
+    """Samples that stay in memory from one pass to the next, as many as fit into `KEPT` bytes."""
+
+    def __init__(self) -> None:
+        self._samples: dict[int, Seen] = {}
+        self._bytes = 0
+
+    def get(self, index: int, read: Callable[[int], Seen]) -> Seen:
+        """A sample, read if it is not here."""
+        found = self._samples.get(index)
+        if found is None:
+            found = read(index)
+            size = found.codes.nbytes + found.truth.nbytes
+            if self._bytes + size <= KEPT:
+                self._bytes += size
+                self._samples[index] = found
+        return found
 
 
 @dataclass(frozen=True)
@@ -54,7 +89,7 @@ class Scorer:
     bands: tuple[MeanBands, ...]
     decoders: tuple[Decoder, ...]
     workers: int
-    _thin: dict[int, Thin] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
 
     def __call__(self, candidates: list[Weights], rows: Indices) -> list[Table]:
         """Tables (samples of `rows`, settings), one a candidate."""
@@ -72,15 +107,14 @@ class Scorer:
 
     def _masks(self, index: int, weights: NDArray[np.float32]) -> NDArray[np.float64]:
         """Dice (candidates, levels) of one sample."""
-        thin = self._thin.get(index)
-        if thin is None:
-            thin = self._read_thin(index)
-            if sum(kept.codes.nbytes for kept in self._thin.values()) + thin.codes.nbytes <= KEPT:
-                self._thin[index] = thin
-        counts = [metrics.histogram(codes[0], thin.truth) for codes in _mixtures(thin.codes[:, None], weights)]
+        seen = self.kept.get(index, self._read_masks)
+        parts = seen.codes.reshape(len(seen.codes), -1).astype(np.float32)
+        mixtures = (np.rint(mixed).astype(np.uint8) for mixed in _mixtures(parts, weights))
+        counts = [metrics.histogram(codes, seen.truth) for codes in mixtures]
         return np.stack([metrics.dice_curve(count)[LEVELS] for count in counts])
 
-    def _read_thin(self, index: int) -> Thin:
+    def _read_masks(self, index: int) -> Seen:
+        """All foreground of an image, that of every n-th pixel of a slide."""
         bands = self.bands[index]
         with BandFile(bands.paths[0]) as file:
             height, width, scale = file.height, file.width, file.scale
@@ -92,7 +126,7 @@ class Scorer:
             parts = [_alone(bands, member).rows("foreground", top, bottom) for member in range(len(bands.paths))]
             codes.append(np.stack([part[first::step, ::step].ravel() for part in parts]))
             inside.append(truth(top, bottom, width)[first::step, ::step].ravel())
-        return Thin(np.concatenate(codes, axis=1), np.concatenate(inside))
+        return Seen(np.concatenate(codes, axis=1), np.concatenate(inside))
 
     def _truth_rows(self, sample_id: str, scale: float) -> Callable[[int, int, int], NDArray[np.bool_]]:
         """The truth at the prediction's scale, as a function of (first row, last row, width)."""
@@ -113,42 +147,38 @@ class Scorer:
 
     def _instances(self, index: int, weights: NDArray[np.float32]) -> NDArray[np.float64]:
         """Scores (candidates, decoders) of one sample."""
-        bands = self.bands[index]
-        parts = [_alone(bands, member)() for member in range(len(bands.paths))]
-        stack = np.stack([np.stack([part[name] for name in bands.names]) for part in parts])
-        truth = TruthLabels(self.competition, self.sample_ids[index], bands.scale)()
+        names = self.bands[index].names
+        seen = self.kept.get(index, self._read_instances)
+        stack = seen.codes * seen.gain[..., None, None] + seen.low[..., None, None]
         score = metrics.named_score(self.competition.metric)
         table = np.empty((len(weights), len(self.decoders)))
         for number, mixed in enumerate(_mixtures(stack, weights)):
-            maps = dict(zip(bands.names, mixed, strict=True))
+            maps = dict(zip(names, mixed, strict=True))
             for column, decoder in enumerate(self.decoders):
-                table[number, column] = score(metrics.contingency(truth, decoder(maps)))
+                table[number, column] = score(metrics.contingency(seen.truth, decoder(maps)))
         return table
 
-
-@dataclass(frozen=True)
-class Thin:
-    """What a mask's search looks at in one sample: all pixels of an image, every n-th one of a slide.
-
-    Attributes:
-        codes: (members, pixels) uint8.
-        truth: (pixels,) bool.
-    """
-
-    codes: NDArray[np.uint8]
-    truth: NDArray[np.bool_]
+    def _read_instances(self, index: int) -> Seen:
+        bands = self.bands[index]
+        codes, low, gain = [], [], []
+        for path in bands.paths:
+            with BandFile(path) as file:
+                places = [[band.name for band in file.bands].index(name) for name in bands.names]
+                codes.append(file.rows(0, file.height)[places])
+                ranges = [file.bands[place] for place in places]
+            low.append([band.low for band in ranges])
+            gain.append([(band.high - band.low) / 255 for band in ranges])
+        truth = TruthLabels(self.competition, self.sample_ids[index], bands.scale)()
+        return Seen(np.stack(codes), truth, np.asarray(low, np.float32), np.asarray(gain, np.float32))
 
 
 def _alone(bands: MeanBands, member: int) -> MeanBands:
     return MeanBands((bands.paths[member],), (1.0,), bands.names)
 
 
-def _mixtures(parts: NDArray[Any], weights: NDArray[np.float32]) -> Iterator[NDArray[Any]]:
-    """Weighted means (bands, …) of members' parts (members, bands, …), a few at a time by one matrix product."""
-    flat = parts.reshape(len(parts), -1).astype(np.float32, copy=False)
+def _mixtures(parts: NDArray[np.float32], weights: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """Weighted means (…) of members' parts (members, …), a few at a time by one matrix product."""
+    flat = parts.reshape(len(parts), -1)
     some = max(1, MIXED // max(1, flat[0].nbytes))
     for first in range(0, len(weights), some):
-        mixed = weights[first : first + some] @ flat
-        if parts.dtype == np.uint8:
-            mixed = np.rint(mixed).astype(np.uint8)
-        yield from mixed.reshape(-1, *parts.shape[1:])
+        yield from (weights[first : first + some] @ flat).reshape(-1, *parts.shape[1:])

@@ -8,7 +8,7 @@ few on all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -196,39 +196,53 @@ class Found:
         return sum(weight > 0 for weight in self.weights)
 
 
-def search(strategy: str, objective: Objective, folds: NDArray[np.int64], count: int) -> Found:
-    """Run one strategy on all samples, and for each fold on the others."""
+def search(
+    strategy: str,
+    objective: Objective,
+    folds: NDArray[np.int64],
+    count: int,
+    by_fold: Mapping[int, Objective] | None = None,
+) -> Found:
+    """Run one strategy on all samples, and for each fold on the others.
+
+    Args:
+        objective: for all samples, and for folds that `by_fold` does not name.
+        by_fold: what a fold's weights are chosen by, which must owe nothing to its own truth.
+    """
     names = [int(fold) for fold in np.unique(folds)]
     everything = np.ones(len(folds), np.bool_)
-    others = [folds != fold if len(names) > 1 else everything for fold in names]
-    weights, *chosen = _together(strategy, objective, [everything, *others], count)
+    masks = [everything, *(folds != fold if len(names) > 1 else everything for fold in names)]
+    objectives = [objective, *((by_fold or {}).get(fold, objective) for fold in names)]
+    weights, *chosen = _together(strategy, objectives, masks, count)
     table = objective.tables([weights])[0]
     column = best_column(table)
     per_fold: dict[int, tuple[Weights, int]] = {}
     scores = np.empty(len(folds))
-    for fold, rows, mine, found in zip(names, others, chosen, objective.tables(chosen), strict=True):
+    for fold, rows, judge, mine in zip(names, masks[1:], objectives[1:], chosen, strict=True):
+        found = judge.tables([mine])[0]
         per_fold[fold] = (mine, best_column(found[rows]))
         own = folds == fold
         scores[own] = found[own, per_fold[fold][1]]
     return Found(strategy, weights, column, per_fold, scores, float(table[:, column].mean()))
 
 
-def _together(strategy: str, objective: Objective, masks: Sequence[Rows], count: int) -> list[Weights]:
+def _together(strategy: str, objectives: Sequence[Objective], masks: Sequence[Rows], count: int) -> list[Weights]:
     """Run a strategy once for each set of samples, all in step, so that a pass over the files serves all of them."""
     running = {at: STRATEGIES[strategy](count) for at in range(len(masks))}
-    answers: dict[int, tuple[Weights, float] | None] = dict.fromkeys(running)
+    answers: dict[int, tuple[Weights, float]] = {}
     chosen: dict[int, Weights] = {}
     while running:
         asked: dict[int, list[Weights]] = {}
         for at, steps in list(running.items()):
-            answer = answers[at]
             try:
-                asked[at] = next(steps) if answer is None else steps.send(answer)
+                asked[at] = steps.send(answers[at]) if at in answers else next(steps)
             except StopIteration as end:
                 chosen[at] = end.value
                 del running[at]
-        found = objective.best([(candidates, masks[at]) for at, candidates in asked.items()])
-        answers = dict(zip(asked, found, strict=True))
+        answers = {}
+        for judge in dict.fromkeys(objectives[at] for at in asked):
+            mine = [at for at in asked if objectives[at] is judge]
+            answers.update(zip(mine, judge.best([(asked[at], masks[at]) for at in mine]), strict=True))
     return [chosen[at] for at in range(len(masks))]
 
 
