@@ -88,7 +88,7 @@ class EvaluateConfig:
     search: str  # equal | greedy | optimise | best
     tune: bool
     per_stratum: str  # auto | always | never
-    second_level: bool
+    second_level: str  # off | auto | on
     depths: float | None  # loss of score; prunes UNet++ runs
 
 

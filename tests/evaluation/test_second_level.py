@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,11 @@ import pytest
 from numpy.typing import NDArray
 
 from histofold import instances, metrics
-from histofold.evaluation.secondlevel import Candidates, find, keep, truth_iou
-from histofold.evaluation.secondrun import candidates_of, cross_fitted
+from histofold.errors import DataError
+from histofold.evaluation.secondlevel import cross_fitted, learn, truth_iou
+from histofold.evaluation.secondrun import candidates_of
+from histofold.instances.candidates import Candidates, best_iou, find
+from histofold.instances.secondlevel import keep
 
 LEVELS = (0.3, 0.65)
 
@@ -38,40 +40,34 @@ def drawn(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int32], dict[str, ND
 DECODERS = tuple(instances.build("threshold", threshold=level) for level in LEVELS)
 
 
-@dataclass(frozen=True)
-class Truth:
-    """In place of a competition's truth."""
-
-    labels: NDArray[np.int32]
-
-    def __call__(self) -> NDArray[np.int32]:
-        return self.labels
-
-
 def learned(count: int = 12) -> tuple[list[Any], list[Any]]:
     samples = [drawn(seed) for seed in range(count)]
-    found = [find(image, bands, [], DECODERS) for image, _, bands in samples]
+    found = [find(image, bands, DECODERS) for image, _, bands in samples]
     pairs = [(one, truth_iou(one, labels)) for one, (_, labels, _) in zip(found, samples, strict=True)]
-    return pairs, [Truth(labels) for _, labels, _ in samples]
+    return pairs, [labels for _, labels, _ in samples]
+
+
+def scored(found: list[Any], folds: NDArray[np.int64], truths: list[Any]) -> NDArray[np.float64]:
+    labels = cross_fitted(found, folds, lambda at, own: metrics.dsb(truths[at], own))
+    return np.array([metrics.dsb(truth, own) for truth, own in zip(truths, labels, strict=True)])
 
 
 def test_candidates_come_from_every_setting_once() -> None:
     image, labels, bands = drawn(0)
-    one = find(image, bands, [], DECODERS[:1])
-    both = find(image, bands, [], DECODERS)
-    assert len(find(image, bands, [], DECODERS[:1] * 3)) == len(one), "copies are left out"
+    one = find(image, bands, DECODERS[:1])
+    both = find(image, bands, DECODERS)
+    assert len(find(image, bands, DECODERS[:1] * 3)) == len(one), "copies are left out"
     assert len(both) > len(one)
     assert truth_iou(both, labels).max() > 0.9
     for box, mask in zip(both.boxes, both.masks, strict=True):
         assert mask.shape == (box[2] - box[0], box[3] - box[1])
-    views = [bands["foreground"], np.flipud(bands["foreground"]).astype(np.float32)]
-    assert find(image, bands, views, DECODERS).features.shape == both.features.shape
-    assert not np.allclose(find(image, bands, views, DECODERS).features, both.features, equal_nan=True)
+    doubt = {**bands, "spread": np.flipud(bands["foreground"]).astype(np.float32)}
+    assert find(image, doubt, DECODERS).features.shape == (len(both), both.features.shape[1] + 3), "it is measured, too"
 
 
 def test_the_iou_of_a_candidate_is_that_of_the_matcher() -> None:
     image, labels, bands = drawn(1)
-    found = find(image, bands, [], DECODERS)
+    found = find(image, bands, DECODERS)
     for at, (box, mask) in enumerate(zip(found.boxes, found.masks, strict=True)):
         alone = np.zeros_like(labels)
         alone[box[0] : box[2], box[1] : box[3]] = mask
@@ -83,41 +79,68 @@ def test_the_best_are_kept_and_never_overlap() -> None:
     mask = np.ones((10, 10), bool)
     boxes = np.array([[0, 0, 10, 10], [5, 5, 15, 15], [10, 0, 20, 10]])
     found = Candidates((20, 20), boxes, (mask, mask, mask), np.zeros((3, 1)))
-    labels = keep(found, np.array([0.6, 0.9, 0.5]), 0.1)
+    labels, values = keep(found, np.array([0.6, 0.9, 0.5]), 0.1)
+    assert values.tolist() == [0.9]
     assert labels.max() == 1, "the best one takes a quarter of both others"
-    labels = keep(found, np.array([0.9, 0.6, 0.5]), 0.1)
+    labels, values = keep(found, np.array([0.9, 0.6, 0.5]), 0.1)
+    assert values.tolist() == [0.9, 0.5]
+    assert np.array_equal(keep(found, np.array([0.9, 0.6, 0.5]), 0.6)[0], np.where(labels <= 1, labels, 0))
     assert [int((labels == label).sum()) for label in (1, 2)] == [100, 100]
-    assert not keep(found, np.array([0.9, 0.6, 0.5]), 0.95).any()
+    assert not keep(found, np.array([0.9, 0.6, 0.5]), 0.95)[0].any()
 
 
 def test_it_beats_each_threshold_on_nuclei_that_need_two() -> None:
     found, truths = learned()
     folds = np.arange(len(found)) % 3
-    scores = cross_fitted(found, folds, truths, "dsb", 1.0)
+    scores = scored(found, folds, truths)
     for decoder in DECODERS:
-        alone = [metrics.dsb(truths[seed](), decoder(drawn(seed)[2])) for seed in range(len(found))]
+        alone = [metrics.dsb(truths[seed], decoder(drawn(seed)[2])) for seed in range(len(found))]
         assert scores.mean() > np.mean(alone) + 0.1
 
 
 def test_a_folds_truth_does_not_touch_its_own_choice() -> None:
     found, truths = learned(6)
     folds = np.arange(6) % 3
-    before = cross_fitted(found, folds, truths, "dsb", 1.0)
+    before = scored(found, folds, truths)
     own = folds == 1
     wrong = [(one, 1 - iou) if own[at] else (one, iou) for at, (one, iou) in enumerate(found)]
-    after = cross_fitted(wrong, folds, truths, "dsb", 1.0)
+    after = scored(wrong, folds, truths)
     assert np.array_equal(before[own], after[own])
     assert not np.array_equal(before[~own], after[~own])
 
 
 def test_an_image_without_a_candidate_is_empty() -> None:
     blank = np.zeros((40, 40), np.float32)
-    found = find(np.zeros((40, 40, 3), np.uint8), {"foreground": blank}, [], DECODERS)
+    found = find(np.zeros((40, 40, 3), np.uint8), {"foreground": blank}, DECODERS)
     assert len(found) == 0
-    assert not keep(found, np.zeros(0), 0.1).any()
+    assert not keep(found, np.zeros(0), 0.1)[0].any()
 
 
 def test_candidates_vary_what_the_decoder_has() -> None:
     assert len(candidates_of(instances.build("watershed"))) == 6
     assert len(candidates_of(instances.build("threshold", min_size=7))) == 3
     assert all(one.options()["min_size"] == 7 for one in candidates_of(instances.build("threshold", min_size=7)))
+
+
+def test_agreement_is_that_of_the_matcher() -> None:
+    _, labels, bands = drawn(2)
+    other = DECODERS[0](bands)
+    table = metrics.contingency(labels, other)
+    best = best_iou(labels, other)
+    assert best.shape == (labels.max() + 1,)
+    for row, label in enumerate(table.truth_labels):
+        assert best[label] == pytest.approx(table.iou[table.rows == row].max(initial=0.0))
+    assert not best_iou(labels, np.zeros_like(labels)).any()
+
+
+def test_what_is_left_of_a_candidate_is_one_piece() -> None:
+    block, bar = np.ones((10, 20), bool), np.ones((10, 1), bool)
+    found = Candidates((10, 20), np.array([[0, 0, 10, 20], [0, 15, 10, 16]]), (block, bar), np.zeros((2, 1)))
+    labels, _ = keep(found, np.array([0.5, 0.9]), 0.1)
+    assert [int((labels == label).sum()) for label in (1, 2)] == [10, 150]
+
+
+def test_without_candidates_there_is_nothing_to_learn() -> None:
+    blank = find(np.zeros((40, 40, 3), np.uint8), {"foreground": np.zeros((40, 40), np.float32)}, DECODERS)
+    with pytest.raises(DataError, match="second_level=off"):
+        learn([(blank, np.zeros(0))])

@@ -1,35 +1,129 @@
-"""`evaluate.second_level`: what it is worth is said and kept, and the ensemble stays what it is without it."""
+"""The second level from evaluate to submit: kept where it is better, and then it makes the objects."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from histofold.inference.ensemble import Ensemble
+from histofold import competitions, instances
+from histofold.competitions import images
+from histofold.config import CompetitionConfig
+from histofold.errors import DataError
+from histofold.evaluation import secondrun
+from histofold.inference.bandfile import BandFile
+from histofold.inference.ensemble import Ensemble, RunWeight
+from histofold.instances.secondlevel import SecondLevel
+from histofold.kaggle.export import copy_models
+from histofold.report.predictions import Job, View, look
+from histofold.submission.own import labels_of
+
+QUICK = ("runs=[run]", "evaluate.tune=false")
 
 
-def test_evaluate_says_by_how_much_it_is_better(draw: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
-    world = draw(4, seed=3)
-    assert world.run("evaluate", "runs=[run]", "evaluate.tune=false") == 0
+@pytest.fixture(scope="module")
+def world(draw: Callable[..., Any]) -> Any:
+    return draw(6, seed=3)
+
+
+def record(world: Any) -> Ensemble:
+    return Ensemble.read(world.oof / "ensembles" / "one.json")
+
+
+def test_off_is_the_default_and_unknown_values_are_refused(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert world.run("evaluate", *QUICK) == 0
     assert "second level" not in capsys.readouterr().out
-    before = Ensemble.read(world.oof / "ensembles" / "one.json")
-    assert world.run("evaluate", "runs=[run]", "evaluate.tune=false", "evaluate.second_level=true") == 0
-    said = re.search(r"second level: cross-fitted (\S+), (\S+) against", capsys.readouterr().out)
-    assert said is not None
-    table = pd.read_csv(world.oof / "ensembles" / "one-second.csv")
-    assert len(table) == 8
-    assert table["second"].mean() == pytest.approx(float(said[1]), abs=1e-4)
-    assert table["second"].mean() - table["first"].mean() == pytest.approx(float(said[2]), abs=1e-4)
-    after = Ensemble.read(world.oof / "ensembles" / "one.json")
-    assert (after.score["cross_fitted"], after.instances) == (before.score["cross_fitted"], before.instances)
-    assert table["first"].mean() == pytest.approx(after.score["cross_fitted"])
-
-
-def test_one_fold_is_too_few(draw: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
-    world = draw(2, seed=4)
-    assert world.run("evaluate", "runs=[run]", "folds=[0]", "evaluate.second_level=true", "evaluate.tune=false") == 2
+    assert record(world).second is None
+    assert world.run("evaluate", *QUICK, "evaluate.second_level=perhaps") == 2
+    assert world.run("evaluate", *QUICK, "folds=[0]", "evaluate.second_level=on") == 2
     assert "only fold 0" in capsys.readouterr().err
+
+
+def test_auto_keeps_it_where_it_is_better_and_says_by_how_much(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert world.run("evaluate", *QUICK) == 0
+    before = record(world)
+    assert world.run("evaluate", *QUICK, "evaluate.second_level=auto") == 0
+    said = re.search(
+        r"second level: cross-fitted (\S+), (\S+) against the decoder alone, (.*)", capsys.readouterr().out
+    )
+    assert said is not None
+    table = pd.read_csv(world.oof / "ensembles" / "second" / "one.csv")
+    gain = float(table["second"].mean() - table["first"].mean())
+    assert table["second"].mean() == pytest.approx(float(said[1]), abs=1e-4)
+    assert gain == pytest.approx(float(said[2]), abs=1e-4)
+    assert table["first"].mean() == pytest.approx(before.score["cross_fitted"])
+    after = record(world)
+    assert said[3] == ("kept" if gain > 0 else "not kept")
+    assert (after.second is not None) == (gain > 0)
+    assert after.score["cross_fitted"] == pytest.approx(table["second" if gain > 0 else "first"].mean())
+
+
+def test_auto_leaves_it_where_it_is_worse_and_on_takes_it(
+    world: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true = secondrun.second_level
+    monkeypatch.setattr(secondrun, "second_level", lambda *given: replace(true(*given), gain=-0.25))
+    assert world.run("evaluate", *QUICK) == 0
+    before = record(world)
+    assert world.run("evaluate", *QUICK, "evaluate.second_level=auto") == 0
+    assert "-0.2500 against the decoder alone, not kept" in capsys.readouterr().out
+    assert record(world).second is None
+    assert record(world).score == before.score
+    assert world.run("evaluate", *QUICK, "evaluate.second_level=on") == 0
+    assert "-0.2500 against the decoder alone, kept" in capsys.readouterr().out
+    assert record(world).second is not None
+
+
+def test_submit_report_and_own_images_take_its_objects(world: Any, tmp_path: Path) -> None:
+    assert world.run("evaluate", *QUICK, "evaluate.second_level=on") == 0
+    assert world.run("submit") == 0
+    ensemble = record(world)
+    path = ensemble.second_path(world.root / "oof")
+    assert path is not None
+    second = SecondLevel.read(path)
+    assert isinstance(json.loads(path.read_text()), dict), "numbers and names, nothing that runs"
+    plain, differ = instances.resolve(ensemble.instances or {}, ensemble.bands), 0
+    competition = competitions.open(
+        CompetitionConfig("custom", "folders", None, {"folder": str(world.root / "input" / "custom")}), tmp_path
+    )
+    for sample_id in ("dark06", "dark07", "light06", "light07"):
+        bands = world.submission / "predictions" / f"{sample_id}.tif"
+        image = world.root / "input" / "custom" / "images" / f"{sample_id}.png"
+        with BandFile(bands) as file:
+            expected = second(images.rgb(image), file.read())
+            differ += not np.array_equal(expected, plain(file.read()))
+        assert np.array_equal(images.integers(world.submission / "labels" / f"{sample_id}.tif"), expected)
+        assert np.array_equal(labels_of(ensemble, bands, image, path), expected)
+        view = View(competition, ensemble.bands, 0.5, ensemble.instances, second=path)
+        seen = look(view, Job(sample_id, (bands,), (1.0,), 0, measure=True)).predicted
+        assert seen is not None
+        assert seen["share"] == pytest.approx(100 * float((expected > 0).mean()))
+    assert differ > 0
+    copy_models(replace(ensemble, checkpoints=(), members=(RunWeight("run", 0.0),)), world.root / "oof", tmp_path)
+    assert ensemble.second_path(tmp_path) is not None, "and the notebook has it"
+
+
+def test_a_changed_or_damaged_file_is_refused(world: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert world.run("evaluate", *QUICK, "evaluate.second_level=on") == 0
+    path = record(world).second_path(world.root / "oof")
+    assert path is not None
+    whole = path.read_text()
+    path.write_text(whole + " ")
+    capsys.readouterr()
+    assert world.run("submit") == 1
+    assert "not the second level that one was scored with" in capsys.readouterr().err
+    for damage in ("{}", whole.replace('"level"', '"hight"'), whole.replace('"roots": [0', '"roots": [-9')):
+        (tmp_path / "one.json").write_text(damage)
+        with pytest.raises(DataError, match="run evaluate again"):
+            SecondLevel.read(tmp_path / "one.json")
+
+
+def test_weights_that_were_searched_are_refused(world: Any) -> None:
+    assert world.run("evaluate", "runs=[run,run]", "evaluate.search=greedy", "evaluate.second_level=on") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -50,22 +51,23 @@ def evaluate(config: Config) -> None:
         for run in runs:
             print(prune(workspace, run, table, chosen, config.evaluate.depths))
         return
+    wanted = config.evaluate.second_level != "off"
+    if wanted:
+        # Imported here: only this option needs scikit-learn's trees.
+        from histofold.evaluation import secondrun
+
+        secondrun.check(workspace, len(runs), chosen)
     members = Members.of(workspace, runs, table, chosen)
     mixture = mix(workspace, members, [run.name for run in runs])
-    ensemble = describe(workspace, runs, mixture)
+    second = None
+    if wanted:
+        mixture, second = secondrun.added(workspace, mixture, _name(config, runs))
+    ensemble = replace(describe(workspace, runs, mixture), second=second)
     path = ensemble.write(config.path("oof"))
     with atomic(path.with_suffix(".csv")) as temporary:
         mixture.tuned.scores.to_csv(temporary, index=False)
     print(cv_table(ensemble, mixture.tuned.scores, workspace.competition.merged))
     for line in (*mixture.lines, *correlations(runs)):
-        print(line)
-    if config.evaluate.second_level:
-        # Imported here: only this option needs scikit-learn.
-        from histofold.evaluation.secondrun import second_level
-
-        second, line = second_level(workspace, mixture.members, mixture.tuned.scores)
-        with atomic(path.with_name(f"{path.stem}-second.csv")) as temporary:
-            second.to_csv(temporary, index=False)
         print(line)
     print(f"{path}: written; `predict name={ensemble.name}` uses it")
 
@@ -106,10 +108,9 @@ def describe(workspace: Workspace, runs: Sequence[Run], mixture: Mixture) -> Ens
     config, scores = workspace.config, tuned.scores
     values = scores["score"].to_numpy(np.float64)
     low, high = interval(values, scores["group"].to_numpy(str), config.evaluate.bootstrap)
-    name = config.name or "+".join(run.name for run in runs)
     return Ensemble(
         competition=config.competition.name,
-        name=name,
+        name=_name(config, runs),
         metric=workspace.competition.metric,
         members=tuple(RunWeight(run.name, weight) for run, weight in zip(runs, members.weights, strict=True)),
         folds=tuple(members.folds),
@@ -137,6 +138,10 @@ def describe(workspace: Workspace, runs: Sequence[Run], mixture: Mixture) -> Ens
         }
         | ({"adds": mixture.adds} if mixture.adds else {}),
     )
+
+
+def _name(config: Config, runs: Sequence[Run]) -> str:
+    return config.name or "+".join(run.name for run in runs)
 
 
 def _own_score(run: Run, folds: Sequence[int]) -> float:

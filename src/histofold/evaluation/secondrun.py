@@ -1,10 +1,11 @@
-"""`evaluate.second_level`: what choosing among candidates by a regressor is worth, cross-fitted beside the decoder."""
+"""`evaluate.second_level`: what choosing among candidates by learned trees is worth beside the decoder alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,77 +14,125 @@ from numpy.typing import NDArray
 from histofold import instances, metrics
 from histofold.competitions.base import Competition
 from histofold.errors import ConfigError, HistofoldError
+from histofold.evaluation.ensembling import Mixture
 from histofold.evaluation.oof import MeanBands
 from histofold.evaluation.scoring import TruthLabels
-from histofold.evaluation.secondlevel import LEVELS, Candidates, find, keep, learn, predicted, truth_iou
-from histofold.evaluation.tune import Members
+from histofold.evaluation.secondlevel import choose_level, cross_fitted, expected, learn, truth_iou
+from histofold.evaluation.tune import Members, Tuned, score_table
+from histofold.files import atomic, sha256
+from histofold.inference.ensemble import Ensemble
 from histofold.instances import Decoder
+from histofold.instances.candidates import Candidates, find
+from histofold.instances.cleanup import Labels
+from histofold.instances.secondlevel import SecondLevel, at_scale, keep, settings_of
 from histofold.parallel import each
-from histofold.slides.reduce import reduce_array
-from histofold.upsample import full_size
+from histofold.upsample import full_size, reduced_labels
 from histofold.workspace import Workspace
+
+SWITCH = ("off", "auto", "on")
+"""Values of `evaluate.second_level`."""
 
 TRIED = {"threshold": (0.35, 0.5, 0.65), "core": (0.4, 0.6)}
 """Values of the decoder's options that give candidates; fixed, so that no fold's truth is in them."""
 
-MIDDLE = 1
-"""Index of the level that is taken where there are too few folds to choose one."""
+Truth = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
-class FindTask:
-    """One image whose candidates are to be found; picklable."""
+class Second:
+    """A second level and what it is worth.
 
-    competition: Competition
-    sample_id: str
-    bands: MeanBands
-    decoders: tuple[Decoder, ...]
+    Attributes:
+        model: learned on all folds.
+        scores: one row a sample with all instance metrics, each by trees and a level of the other folds.
+        optimistic: mean score of `model` on the samples that it learned on.
+        gain: of the mean cross-fitted score, against the decoder alone.
+    """
 
-    def __call__(self) -> tuple[Candidates, NDArray[np.float64]]:
-        """Candidates at the predictions' scale, and the IoU of each with the truth."""
-        scale, blended = self.bands.scale, self.bands()
-        image = self.competition.image(self.sample_id)
-        image = image if scale == 1 else reduce_array(image, scale)
-        alone = [MeanBands((path,), (1.0,), ("foreground",)) for path in self.bands.paths]
-        views = [one()["foreground"] for one in alone] if len(alone) > 1 else []
-        found = find(image, blended, views, self.decoders)
-        return found, truth_iou(found, TruthLabels(self.competition, self.sample_id, scale)())
+    model: SecondLevel
+    scores: pd.DataFrame
+    optimistic: float
+    gain: float
+
+    def line(self, kept: bool) -> str:
+        """What the person who asked is told."""
+        mean = self.scores["score"].mean()
+        verdict = "kept" if kept else "not kept"
+        return f"second level: cross-fitted {mean:.4f}, {self.gain:+.4f} against the decoder alone, {verdict}"
 
 
-def _find(task: FindTask) -> tuple[Candidates, NDArray[np.float64]]:
-    return task()
-
-
-def second_level(workspace: Workspace, members: Members, first: pd.DataFrame) -> tuple[pd.DataFrame, str]:
-    """Score the second level on every sample of `first`, each by a regressor that learned on the other folds.
-
-    Args:
-        first: sample_id, fold and the cross-fitted `score` of the decoder alone.
-
-    Returns:
-        (sample_id, fold, first, second) of each sample, and a line that says by how much it is better.
+def check(workspace: Workspace, runs: int, folds: Sequence[int]) -> None:
+    """Refuse a second level where it cannot be learned honestly.
 
     Raises:
-        ConfigError: the competition has no instances, or there is only one fold.
-        DataError: an image, its prediction or its truth cannot be read.
+        ConfigError: an unknown value of the switch, no instances, a single fold, or weights that were searched.
     """
-    competition = workspace.competition
-    folds = first["fold"].to_numpy(np.int64)
+    settings, competition = workspace.config.evaluate, workspace.competition
+    if settings.second_level not in SWITCH:
+        raise ConfigError(f"evaluate.second_level={settings.second_level}: expected {', '.join(SWITCH)}")
     if competition.truth != "instances":
         raise ConfigError(f"evaluate.second_level: {competition.name} has masks and no instances to choose from")
-    if len(np.unique(folds)) < 2:
+    if len(folds) < 2:
         raise ConfigError(f"evaluate.second_level: learns on other folds, and there is only fold {folds[0]}")
-    ids = [str(sample_id) for sample_id in first["sample_id"]]
+    if runs > 1 and settings.search != "equal":
+        raise ConfigError(
+            f"evaluate.second_level: evaluate.search={settings.search} chooses weights on all folds, so that it would "
+            "not be cross-fitted; take evaluate.search=equal"
+        )
+
+
+def added(workspace: Workspace, mixture: Mixture, name: str) -> tuple[Mixture, dict[str, Any] | None]:
+    """Learn a second level for the ensemble `name` and write it, with a CSV of the scores before and after.
+
+    Returns:
+        The mixture, with the second level's scores where it is kept; and what the ensemble notes of it, None where not.
+
+    Raises:
+        DataError: as in `second_level`.
+    """
+    tuned, config = mixture.tuned, workspace.config
+    second = second_level(workspace, mixture.members, tuned)
+    kept = config.evaluate.second_level == "on" or second.gain > 0
+    path = Ensemble.second_place(config.path("oof"), config.competition.name, name)
+    second.model.write(path)
+    table = tuned.scores[["sample_id", "fold"]].assign(first=tuned.scores["score"], second=second.scores["score"])
+    with atomic(path.with_suffix(".csv")) as temporary:
+        table.to_csv(temporary, index=False)
+    lines = (*mixture.lines, second.line(kept))
+    if not kept:
+        return replace(mixture, lines=lines), None
+    tuned = replace(tuned, scores=second.scores, optimistic=second.optimistic)
+    return replace(mixture, tuned=tuned, lines=lines), {"sha256": sha256(path), "gain": second.gain}
+
+
+def second_level(workspace: Workspace, members: Members, tuned: Tuned) -> Second:
+    """Learn the second level, and score it on every sample by one that learned on the other folds.
+
+    Raises:
+        DataError: an image, its prediction or its truth cannot be read.
+    """
+    competition, metric = workspace.competition, workspace.competition.metric
+    folds = members.rows["fold"].to_numpy(np.int64)
+    ids = [str(sample_id) for sample_id in members.rows["sample_id"]]
     decoders = candidates_of(instances.resolve(workspace.config.instances, members.names))
     tasks = [FindTask(competition, name, bands, decoders) for name, bands in zip(ids, members.bands, strict=True)]
-    found = _gathered(tasks, workspace.config.evaluate.workers)
-    scale = members.bands[0].scale
-    truths = [TruthLabels(competition, sample_id) for sample_id in ids]
-    scores = cross_fitted(found, folds, truths, competition.metric, scale)
-    table = first[["sample_id", "fold"]].assign(first=first["score"], second=scores)
-    gain = float(scores.mean() - first["score"].mean())
-    verdict = "better" if gain > 0 else "not better"
-    return table, f"second level: cross-fitted {scores.mean():.4f}, {gain:+.4f} against the decoder alone, {verdict}"
+    gathered = _gathered(tasks, workspace.config.evaluate.workers)
+    found, truths = [(one.found, one.iou) for one in gathered], [one.truth for one in gathered]
+    scale, named = members.bands[0].scale, metrics.named_score(metric)
+
+    def score(at: int, labels: Labels) -> float:
+        return named(metrics.contingency(truths[at], full_size(labels, scale, *truths[at].shape)))
+
+    rows = []
+    for truth, labels in zip(truths, cross_fitted(found, folds, score), strict=True):
+        values = metrics.instance_scores(truth, full_size(labels, scale, *truth.shape))
+        rows.append({"score": values[metric], **values})
+    level = choose_level(found, folds, np.arange(len(folds)), score)
+    trees = learn(found)
+    final = [score(at, keep(one, expected(trees, one), level)[0]) for at, (one, _) in enumerate(found)]
+    scores = score_table(members, rows)
+    model = SecondLevel(settings_of(decoders), members.names, level, trees)
+    return Second(model, scores, float(np.mean(final)), float(scores["score"].mean() - tuned.scores["score"].mean()))
 
 
 def candidates_of(decoder: Decoder) -> tuple[Decoder, ...]:
@@ -96,42 +145,39 @@ def candidates_of(decoder: Decoder) -> tuple[Decoder, ...]:
     )
 
 
-def cross_fitted(
-    found: Sequence[tuple[Candidates, NDArray[np.float64]]],
-    folds: NDArray[np.int64],
-    truths: Sequence[TruthLabels],
-    metric: str,
-    scale: float,
-) -> NDArray[np.float64]:
-    """Score (N,) of every sample; regressor and level come from the other folds, the level from folds within them."""
+@dataclass(frozen=True)
+class Gathered:
+    """An image's candidates at the predictions' scale, the IoU of each with the truth, and the truth at full size."""
 
-    def score(at: int, values: NDArray[np.float64], level: float) -> float:
-        truth = truths[at]()
-        labels = full_size(keep(found[at][0], values, level), scale, *truth.shape)
-        return metrics.named_score(metric)(metrics.contingency(truth, labels))
-
-    def values(inside: NDArray[np.bool_], of: NDArray[np.bool_]) -> dict[int, NDArray[np.float64]]:
-        rows = np.flatnonzero(inside).tolist()
-        model = learn([found[at][0] for at in rows], [found[at][1] for at in rows])
-        return {int(at): predicted(model, found[at][0]) for at in np.flatnonzero(of).tolist()}
-
-    scores = np.empty(len(folds))
-    for fold in np.unique(folds):
-        others = folds != fold
-        level = LEVELS[MIDDLE]
-        if len(np.unique(folds[others])) > 1:
-            inner: dict[int, NDArray[np.float64]] = {}
-            for second in np.unique(folds[others]):
-                inner |= values(others & (folds != second), folds == second)
-            means = [np.mean([score(at, guess, level) for at, guess in inner.items()]) for level in LEVELS]
-            level = LEVELS[int(np.argmax(means))]
-        for at, guess in values(others, folds == fold).items():
-            scores[at] = score(at, guess, level)
-    return scores
+    found: Candidates
+    iou: NDArray[np.float64]
+    truth: Truth
 
 
-def _gathered(tasks: list[FindTask], workers: int) -> list[tuple[Candidates, NDArray[np.float64]]]:
-    results: dict[str, tuple[Candidates, NDArray[np.float64]]] = {}
+@dataclass(frozen=True)
+class FindTask:
+    """One image whose candidates are to be found; picklable."""
+
+    competition: Competition
+    sample_id: str
+    bands: MeanBands
+    decoders: tuple[Decoder, ...]
+
+    def __call__(self) -> Gathered:
+        """Read, decode and measure."""
+        scale = self.bands.scale
+        image = at_scale(self.competition.image(self.sample_id), scale)
+        found = find(image, self.bands(), self.decoders)
+        truth = TruthLabels(self.competition, self.sample_id)()
+        return Gathered(found, truth_iou(found, reduced_labels(truth, scale)), truth)
+
+
+def _find(task: FindTask) -> Gathered:
+    return task()
+
+
+def _gathered(tasks: list[FindTask], workers: int) -> list[Gathered]:
+    results: dict[str, Gathered] = {}
     for task, result in each(_find, tasks, workers, "candidates"):
         if isinstance(result, Exception):
             known = isinstance(result, HistofoldError)

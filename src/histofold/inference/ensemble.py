@@ -49,6 +49,7 @@ class Ensemble:
         threshold: of the foreground, or None where instances are decoded.
         instances: `name` and options of the decoder, or None.
         strata: stratum → `name` and options, for those strata that were given a setting of their own.
+        second: `sha256` and `gain` of the second level that replaces the decoder, where one does.
         score: optimistic, cross_fitted, interval, per_fold, per_stratum, per_run.
         threshold_curve: (threshold, score) pairs.
         extra: further metrics.
@@ -66,6 +67,7 @@ class Ensemble:
     threshold: float | None = None
     instances: dict[str, Any] | None = None
     strata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    second: dict[str, Any] | None = None
     score: dict[str, Any] = field(default_factory=dict)
     threshold_curve: tuple[tuple[float, float], ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
@@ -93,8 +95,8 @@ class Ensemble:
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             found = values.get("format") if isinstance(values, dict) else type(values).__name__
             raise DataError(f"{path}: expected an ensemble of format {FORMAT}, found {found!r}; run evaluate again")
-        # Files that were written before strata had settings have none.
-        values = {"strata": {}, **{key: value for key, value in values.items() if key != "format"}}
+        # Files that were written before strata had settings, or there was a second level, have none.
+        values = {"strata": {}, "second": None, **{key: value for key, value in values.items() if key != "format"}}
         known = {item.name for item in fields(cls)}
         if set(values) != known:
             raise DataError(
@@ -105,6 +107,24 @@ class Ensemble:
             return cls(**_nested(values))
         except (TypeError, KeyError, ValueError) as error:
             raise DataError(f"{path}: damaged ({error}); run evaluate again") from error
+
+    @staticmethod
+    def second_place(oof: Path, competition: str, name: str) -> Path:
+        """Where an ensemble's second level lies below the folder `oof`."""
+        return oof / competition / "ensembles" / "second" / f"{name}.json"
+
+    def second_path(self, oof: Path) -> Path | None:
+        """File of the second level below `oof`, None where there is none.
+
+        Raises:
+            DataError: it is missing, or not the one that was scored.
+        """
+        if self.second is None:
+            return None
+        path = self.second_place(oof, self.competition, self.name)
+        if not path.is_file() or sha256(path) != self.second["sha256"]:
+            raise DataError(f"{path}: not the second level that {self.name} was scored with; run evaluate again")
+        return path
 
     def decoder(self, stratum: str = "") -> dict[str, Any] | None:
         """`name` and options that instances of a stratum are decoded with: its own, else those of all; None: a mask."""

@@ -93,7 +93,7 @@ class Trees:
             DataError: something is missing, or a node points to where there is none.
         """
         try:
-            parts = {
+            parts: dict[str, Any] = {
                 key: np.array(part, np.int64 if key in INTEGERS else np.float64)
                 for key, part in values.items()
                 if key not in ("features", "start")

@@ -147,6 +147,11 @@ def copy_models(ensemble: Ensemble, oof: Path, folder: Path) -> set[str]:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     ensemble.write(folder)
+    second = ensemble.second_path(oof)
+    if second is not None:
+        target = Ensemble.second_place(folder, ensemble.competition, ensemble.name)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(second, target)
     return used
 
 

@@ -107,6 +107,7 @@ class Worker:
     weights: list[float]
     budget: Budget
     speed: Speed
+    second: Path | None = None
 
     @classmethod
     def of(cls, manifest: Manifest, competition: Competition, export: Path, begun: float | None) -> Worker:
@@ -120,12 +121,13 @@ class Worker:
         models = export / MODELS
         ensemble = Ensemble.read(Ensemble.place(models, competition.name, manifest.name))
         settings = Settings(**manifest.predict)
+        second = ensemble.second_path(models)
         members, weights = ensemble.load_members(models, "cpu")
         settings = settle(members, settings, loud)
         say(f"{len(members)} networks on {settings.torch_device()}, predict.tta={settings.tta}")
         speed = Speed(members, settings, competition.kind == "slides")
         budget = Budget(KEPT * 3600 * manifest.hours, settings.tta, speed.seconds, time.monotonic, begun)
-        return cls(competition, ensemble, competition.csv, manifest, settings, members, weights, budget, speed)
+        return cls(competition, ensemble, competition.csv, manifest, settings, members, weights, budget, speed, second)
 
     def samples(self) -> list[Sample]:
         """The submission's samples in its order; height 0 where the file cannot be opened."""
@@ -199,6 +201,7 @@ class Worker:
             min_area=self.manifest.min_area,
             max_hole=self.manifest.max_hole,
             scored=False,
+            second=self.second,
         )
 
     def _smaller(self, error: ResourceError) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from histofold import instances as decoders
 from histofold import slides
 from histofold.competitions.base import Competition
 from histofold.errors import DataError
 from histofold.evaluation.oof import MeanBands
 from histofold.inference.bandfile import BandFile
+from histofold.instances.secondlevel import decode
 from histofold.report import pictures
 from histofold.upsample import full_size
 
@@ -37,6 +38,8 @@ class View:
     longest: int = LONGEST
     strata: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Decoders of strata that have one of their own."""
+    second: Path | None = None
+    """File of the second level that takes the decoders' place."""
 
     def decoder_of(self, sample_id: str) -> dict[str, Any] | None:
         """The decoder of a sample's stratum, else that of all."""
@@ -138,8 +141,8 @@ def _full_labels(
     if chosen is None:
         labels = np.asarray(bands[FOREGROUND] >= view.threshold, dtype=np.int32)
     else:
-        options = {key: value for key, value in chosen.items() if key != "name"}
-        labels = np.asarray(decoders.build(chosen["name"], **options)(bands), dtype=np.int32)
+        image = partial(view.competition.image, job.sample_id)
+        labels = decode(bands, chosen, view.second, image, scale)
     return full_size(labels, scale, *size)
 
 

@@ -133,19 +133,22 @@ def _look_at_oof(
         notes.append(("Predictions are gone:", how))
     if not jobs:
         return None, None
-    view = _view(competition, jobs[0], ensemble)
+    view = _view(competition, jobs[0], ensemble, oof)
     gallery = gather(view, jobs, scores, workers, "pictures")
     notes.extend(("Not readable:", problem) for problem in gallery.problems[:5])
     return gallery, view
 
 
-def _view(competition: Competition, job: Job, ensemble: Ensemble | None) -> View:
+def _view(competition: Competition, job: Job, ensemble: Ensemble | None, oof: Path) -> View:
     """The ensemble's bands, threshold and decoder; defaults for a run without an ensemble."""
     bands = shared_bands(list(job.paths))
     decoder: dict[str, Any] | None = None
     threshold = 0.5
     strata: dict[str, dict[str, Any]] = {}
+    second: Path | None = None
     if ensemble is not None:
+        if ensemble.record.get("second"):
+            second = oof / "ensembles" / "second" / f"{ensemble.name}.json"
         decoder = ensemble.record.get("instances")
         strata = ensemble.record.get("strata") or {}
         bands = tuple(ensemble.record.get("bands") or bands)
@@ -153,7 +156,7 @@ def _view(competition: Competition, job: Job, ensemble: Ensemble | None) -> View
         threshold = float(chosen) if chosen is not None else 0.5
     elif competition.truth == "instances":
         decoder = {"name": decoders.default_for(bands)}
-    return View(competition, bands, threshold, decoder, strata=strata)
+    return View(competition, bands, threshold, decoder, strata=strata, second=second)
 
 
 def _look_at_tests(

@@ -5,16 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from histofold import instances, rle
+from histofold import rle
 from histofold.competitions.base import Competition, Sample
 from histofold.files import atomic
 from histofold.inference.bandfile import BandFile
+from histofold.instances.secondlevel import decode
 from histofold.upsample import full_size
 
 ROWS = 512
@@ -31,6 +33,7 @@ class EncodeTask:
         threshold, instances: of the ensemble; one of them is None.
         min_area, max_hole: of masks, in full-size pixels.
         scored: whether the truth is asked for; a notebook on Kaggle has none.
+        second: file of the second level that takes the decoder's place, where there is one.
     """
 
     competition: Competition
@@ -42,6 +45,7 @@ class EncodeTask:
     min_area: int
     max_hole: int
     scored: bool = True
+    second: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,9 @@ def encode(task: EncodeTask) -> Encoded:
 
 def _encode_instances(task: EncodeTask) -> Encoded:
     assert task.instances is not None
-    options = {key: value for key, value in task.instances.items() if key != "name"}
+    image = partial(task.competition.image, task.sample.sample_id)
     with BandFile(task.path) as file:
-        labels = instances.build(task.instances["name"], **options)(file.read())
+        labels = decode(file.read(), task.instances, task.second, image, file.scale)
         labels = full_size(labels, file.scale, task.sample.height, task.sample.width)
     _keep(task, labels)
     dialect = task.competition.csv.dialect if task.competition.csv else "columns"

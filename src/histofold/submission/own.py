@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from histofold import instances, rle, slides
+from histofold import rle, slides
 from histofold.competitions import images
 from histofold.errors import DataError
 from histofold.files import atomic
@@ -17,6 +17,7 @@ from histofold.inference.bandfile import BandFile
 from histofold.inference.ensemble import Ensemble
 from histofold.inference.predict import Job, fingerprint_of, predict_samples
 from histofold.inference.sources import ArraySource, SlideSource, Source
+from histofold.instances.secondlevel import decode
 from histofold.report.overlay import outlines
 from histofold.slides.reduce import reduce_array
 from histofold.submission.encode import ROWS, write_labels
@@ -48,10 +49,11 @@ def predict_folder(submission: Submission, folder: Path) -> str:
         for path in paths
     ]
     hashes = [item.sha256 for item in submission.ensemble.checkpoints]
+    second = submission.ensemble.second_path(config.path("oof"))
     outcome = predict_samples(jobs, members, weights, settings, fingerprint_of(hashes, weights, settings))
     for path in paths:
         if path.stem not in outcome.failures:
-            finish(submission.ensemble, path, place)
+            finish(submission.ensemble, path, place, second)
     outcome.check()
     return f"{place}: {len(paths)} images, as predictions/ (bands), labels/, geojson/ (for QuPath) and overlays/"
 
@@ -100,9 +102,9 @@ def _pixels(path: Path, scale: float) -> int:
     return max(1, int(path.stat().st_size / scale**2))
 
 
-def finish(ensemble: Ensemble, path: Path, place: Path) -> None:
+def finish(ensemble: Ensemble, path: Path, place: Path, second: Path | None = None) -> None:
     """Write label image and GeoJSON (of any size) and, for what fits a screen, the overlay of one predicted image."""
-    labels = labels_of(ensemble, place / "predictions" / f"{path.stem}.tif")
+    labels = labels_of(ensemble, place / "predictions" / f"{path.stem}.tif", path, second)
     write_labels(place / "labels" / f"{path.stem}.tif", labels)
     write_geojson(place / "geojson" / f"{path.stem}.geojson", labels, ensemble.instances is not None)
     if is_slide(path):
@@ -120,13 +122,26 @@ def finish(ensemble: Ensemble, path: Path, place: Path) -> None:
         temporary.write_bytes(data.tobytes())
 
 
-def labels_of(ensemble: Ensemble, path: Path) -> NDArray[np.integer]:
-    """Labels (H, W) of a band file at full size: instances, or 0 and 1."""
+def whole_image(path: Path) -> NDArray[np.uint8]:
+    """The pixels (H, W, 3) of an image or slide."""
+    if not is_slide(path):
+        return images.rgb(path)
+    with slides.open(path) as slide:
+        return slide.window(0, 0, slide.height, slide.width)
+
+
+def labels_of(ensemble: Ensemble, path: Path, image: Path, second: Path | None) -> NDArray[np.integer]:
+    """Labels (H, W) of a band file at full size: instances, or 0 and 1.
+
+    Args:
+        image: that was predicted; a second level looks at it.
+        second: its file, None where there is none.
+    """
     with BandFile(path) as file:
         height, width = file.full_size
         if ensemble.instances is not None:
-            options = {key: value for key, value in ensemble.instances.items() if key != "name"}
-            labels = instances.build(ensemble.instances["name"], **options)(file.read())
+            pixels = partial(whole_image, image)
+            labels = decode(file.read(), ensemble.instances, second, pixels, file.scale)
             return full_size(labels, file.scale, height, width)
         assert ensemble.threshold is not None
         index = [band.name for band in file.bands].index("foreground")

@@ -109,6 +109,7 @@ def encode_all(submission: Submission, samples: list[Sample]) -> dict[str, Encod
         )
     competition, settings = submission.workspace.competition, submission.workspace.config.submit
     images = competition.kind == "images"
+    second = submission.ensemble.second_path(submission.workspace.config.path("oof"))
     tasks = [
         EncodeTask(
             competition,
@@ -119,6 +120,7 @@ def encode_all(submission: Submission, samples: list[Sample]) -> dict[str, Encod
             submission.ensemble.decoder(sample.stratum),
             settings.min_area,
             settings.max_hole,
+            second=second,
         )
         for sample in samples
     ]
