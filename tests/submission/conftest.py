@@ -58,15 +58,11 @@ class Drawn:
         self.root, self.options = root, options
         self.oof, self.submission = root / "oof" / "custom", root / "submissions" / "custom" / "one"
 
-    def overrides(self, *more: str) -> list[str]:
-        """Overrides of every verb, then `more`."""
-        places = [f"paths.{name}={self.root / name}" for name in ("input", "prepared", "oof", "submissions")]
-        quiet = ["evaluate.workers=1", "evaluate.bootstrap=20", "prepare.workers=1", "prepare.n_folds=2", "name=one"]
-        return ["competition=folders", *self.options, *places, *quiet, *more]
-
     def run(self, verb: str, *more: str) -> int:
         """Run a verb in this process; gives the exit code."""
-        return main(verb, self.overrides(*more))
+        places = [f"paths.{name}={self.root / name}" for name in ("input", "prepared", "oof", "submissions")]
+        quiet = ["evaluate.workers=1", "evaluate.bootstrap=20", "prepare.workers=1", "prepare.n_folds=2", "name=one"]
+        return main(verb, ["competition=folders", *self.options, *places, *quiet, *more])
 
     def truth(self, sample_id: str) -> NDArray[Any]:
         """Labels (H, W) of a sample."""

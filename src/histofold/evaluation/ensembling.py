@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,14 +28,12 @@ class Mixture:
         tuned: settings and honest scores.
         lines: what the search found, for the person who asked.
         adds: run → mean score lost without it.
-        per_fold: the weights that each fold was given by the others.
     """
 
     members: Members
     tuned: Tuned
     lines: tuple[str, ...] = ()
     adds: dict[str, float] | None = None
-    per_fold: dict[int, Weights] = field(default_factory=dict)
 
 
 def mix(workspace: Workspace, members: Members, runs: Sequence[str]) -> Mixture:
@@ -68,8 +66,7 @@ def mix(workspace: Workspace, members: Members, runs: Sequence[str]) -> Mixture:
         *tuned.lines,
         *(f"  {run} adds {v:+.4f}" for run, v in adds.items()),
     )
-    per_fold = {fold: weights for fold, (weights, _) in chosen.per_fold.items()}
-    return Mixture(_weighted(members, chosen), _final(workspace, members, tuned, chosen), lines, adds, per_fold)
+    return Mixture(_weighted(members, chosen), _final(workspace, members, tuned, chosen), lines, adds)
 
 
 def _objectives(workspace: Workspace, members: Members, tuned: Tuned) -> tuple[Objective, dict[int, Objective]]:
