@@ -222,6 +222,16 @@ def test_a_single_epoch_stands_in_the_middle(competition: Competition, full: Pla
     assert ">1<" in figure.svg
 
 
+def test_a_score_that_stays_at_zero_has_no_axis_of_millionths(competition: Competition, full: Places) -> None:
+    for fold in (0, 1):
+        folder = full[0] / "invented" / "first" / f"fold{fold}"
+        for name in ("metrics.csv", "scores.csv"):
+            pd.read_csv(folder / name).assign(score=0.0).to_csv(folder / name, index=False)
+    _, figure = plots.curves(collect("invented", *full).runs[0])
+    assert "validation score" in figure.title
+    assert re.findall(r">-?[\d.]+e-\d+<", figure.svg) == []
+
+
 def test_minutes_count_each_fold_once(competition: Competition, full: Places) -> None:
     path = full[0] / "invented" / "first" / "fold0" / "metrics.csv"
     path.write_text("epoch,step,lr,loss,score,seconds\n1,1,1,1,,60\n2,2,1,1,,120\n")

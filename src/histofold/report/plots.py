@@ -86,7 +86,7 @@ def _curves(name: str, label: str, lines: Mapping[int, list[Point]]) -> Figure:
         count=min(6, int(high - low) + 1),
         format=lambda v: f"{v:.0f}" if v == int(v) and first <= v <= last else "",
     )
-    chart = Chart(f"{label} of {name}", _ends(lines), axis, Axis(*padded(values), label), height=220)
+    chart = Chart(f"{label} of {name}", _ends(lines), axis, Axis(*padded(values, floor=0.01), label), height=220)
     for index, (fold, line) in enumerate(lines.items()):
         chart.line(line, style(index), f"fold {fold}")
     return Figure(f"{name}: {label}", chart.render(), [(style(i), f"fold {fold}") for i, fold in enumerate(lines)])
