@@ -77,6 +77,7 @@ class PredictConfig:
     device: str  # auto | cpu | cuda
     precision: str
     skip_background: bool
+    spread: bool  # a band more: how far views and members disagree
 
 
 @dataclass

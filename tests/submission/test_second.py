@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from histofold import competitions, instances
+from histofold import competitions, compose, instances
 from histofold.competitions import images
 from histofold.config import CompetitionConfig
 from histofold.errors import DataError
@@ -24,6 +24,8 @@ from histofold.instances.secondlevel import SecondLevel
 from histofold.kaggle.export import copy_models
 from histofold.report.predictions import Job, View, look
 from histofold.submission.own import labels_of
+from histofold.submission.place import Submission
+from histofold.workspace import Workspace
 
 QUICK = ("runs=[run]", "evaluate.tune=false")
 
@@ -127,3 +129,13 @@ def test_a_changed_or_damaged_file_is_refused(world: Any, tmp_path: Path, capsys
 
 def test_weights_that_were_searched_are_refused(world: Any) -> None:
     assert world.run("evaluate", "runs=[run,run]", "evaluate.search=greedy", "evaluate.second_level=on") == 2
+
+
+def test_an_ensemble_that_was_evaluated_with_the_spread_predicts_it(world: Any) -> None:
+    assert world.run("evaluate", *QUICK) == 0
+    places = [f"paths.{name}={world.root / name}" for name in ("input", "prepared", "oof", "submissions")]
+    config = compose.load(compose.compose(["competition=folders", "name=one", *places]))
+    submission = Submission.of(Workspace(config))
+    assert not submission.predictor().spread
+    wider = replace(submission, ensemble=replace(submission.ensemble, bands=(*submission.ensemble.bands, "spread")))
+    assert wider.predictor().spread

@@ -105,6 +105,10 @@ def predictions(run: Run, table: pd.DataFrame, folds: list[int]) -> dict[str, Pa
     return {str(sample_id): found[str(sample_id)] for sample_id in wanted["sample_id"]}
 
 
+FOREGROUND, SPREAD = "foreground", "spread"
+"""Bands; `spread` is the foreground's standard deviation over the views and members of a file."""
+
+
 @dataclass(frozen=True)
 class MeanBands:
     """The weighted mean of several members' band files of one sample; picklable, opens its files when asked.
@@ -123,12 +127,18 @@ class MeanBands:
         """All bands in their own units, each (H, W) float32 at the prediction's scale."""
         total = sum(self.weights)
         mean: dict[str, NDArray[np.float32]] = {}
+        square: NDArray[np.float32] = np.zeros(1, np.float32)
         for path, weight in zip(self.paths, self.weights, strict=True):
             with BandFile(path) as file:
                 bands = file.read()
             for name in self.names:
                 part = bands[name] * np.float32(weight / total)
                 mean[name] = mean[name] + part if name in mean else part
+            if SPREAD in self.names:
+                square = square + (bands[SPREAD] ** 2 + bands[FOREGROUND] ** 2) * np.float32(weight / total)
+        if SPREAD in self.names:
+            # Over all views of all members: what they disagree on among each other counts, too.
+            mean[SPREAD] = np.sqrt(np.maximum(square - mean[FOREGROUND] ** 2, 0)).astype(np.float32)
         return mean
 
     @property

@@ -60,7 +60,7 @@ def plan(
         reading: bytes that the reader of the largest slide needs (`Slide.memory`).
     """
     reduced_sizes = [(reduced(height, scale), reduced(width, scale)) for height, width in sizes]
-    bands = len(stream.common_bands(members))
+    bands = len(stream.output_bands(members, settings))
     share = TISSUE if sparse and settings.skip_background else 1.0
     trial = try_out(members, settings)
     tiles = sum(tile_count(size, members, settings) for size in reduced_sizes)
@@ -103,7 +103,7 @@ def streaming_bytes(size: tuple[int, int], members: Sequence[Member], settings: 
     height, width = size
     tile = settings.tile_for(members)
     step = settings.step_for(tile)
-    bands = len(stream.common_bands(members))
+    bands = len(stream.output_bands(members, settings))
     versions = len({member.preprocess.enhancement for member in members})
     held, overlap = min(tile, height), max(0, min(tile, height) - step)
     layers = versions if whole else 1

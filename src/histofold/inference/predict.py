@@ -20,7 +20,7 @@ from histofold.inference.member import Member
 from histofold.inference.readahead import ahead
 from histofold.inference.settings import Settings
 from histofold.inference.sources import ArraySource, Source
-from histofold.inference.stream import common_bands, predict_rows
+from histofold.inference.stream import output_bands, predict_rows
 from histofold.progress import bar
 
 OUTPUT_AHEAD = 4
@@ -74,10 +74,11 @@ def predict_array(
     weights: Sequence[float] | None = None,
     settings: Settings | None = None,
 ) -> NDArray[np.uint8]:
-    """Predict an RGB image (H, W, 3) uint8: codes uint8 (K, H, W) of the bands that the members share."""
+    """Predict an RGB image (H, W, 3) uint8: codes uint8 (K, H, W) of `output_bands(members, settings)`."""
+    settings = settings or Settings()
     source = ArraySource(image, next((member.spec.scale for member in members if member.spec), 1.0))
-    codes = np.empty((len(common_bands(members)), source.height, source.width), dtype=np.uint8)
-    for first, rows in predict_rows(source, members, weights, settings or Settings()):
+    codes = np.empty((len(output_bands(members, settings)), source.height, source.width), dtype=np.uint8)
+    for first, rows in predict_rows(source, members, weights, settings):
         codes[:, first : first + rows.shape[1]] = rows
     return codes
 
@@ -104,7 +105,7 @@ def predict_sample(
     """
     writer = BandFileWriter(
         out,
-        common_bands(members),
+        output_bands(members, settings),
         source.height,
         source.width,
         source.scale,
@@ -172,5 +173,8 @@ def fingerprint_of(hashes: Sequence[str], weights: Sequence[float], settings: Se
 
     Device, precision and batch are left out: they change nothing but rounding, and a run may go on elsewhere.
     """
-    chosen = (settings.tile, settings.step, settings.margin, settings.window, settings.tta, settings.skip_background)
-    return digest([list(hashes), [float(weight) for weight in weights], list(chosen)])
+    chosen: list[object] = [settings.tile, settings.step, settings.margin, settings.window, settings.tta]
+    chosen.append(settings.skip_background)
+    # Only where it is asked for, so that files from before there was one are still known.
+    chosen += ["spread"] if settings.spread else []
+    return digest([list(hashes), [float(weight) for weight in weights], chosen])

@@ -33,6 +33,8 @@ class Settings:
         device: auto, cpu, cuda or cuda:N.
         precision: auto (bf16 where the processor has it, else fp16 on CUDA and float32 on the CPU), 32-true,
             16-mixed or bf16-mixed.
+        spread: also give the band `spread`, the standard deviation of the foreground over all views and members; it
+            costs next to no time and a band of disk.
         skip_background: leave out tiles of a slide that hold no tissue; they are predicted 0. Images are never skipped.
     """
 
@@ -45,6 +47,7 @@ class Settings:
     device: str = "auto"
     precision: str = "auto"
     skip_background: bool = True
+    spread: bool = False
 
     def __post_init__(self) -> None:
         for name, value, fits, expected in (

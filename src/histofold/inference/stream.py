@@ -6,7 +6,7 @@ this thread:    all members × all views on each batch → weighted mean → ble
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from itertools import groupby
 from operator import itemgetter
@@ -27,10 +27,17 @@ from histofold.inference.sources import ArraySource, Enhance, SlideSource, Sourc
 from histofold.preprocess import Preprocess
 from histofold.targets.base import Band
 
-__all__ = ["ArraySource", "Settings", "SlideSource", "Source", "axes", "common_bands", "predict_rows"]
+__all__ = ["ArraySource", "Settings", "SlideSource", "Source", "axes", "common_bands", "output_bands", "predict_rows"]
 
 AHEAD = 3
 """Batches that are read ahead."""
+
+Function = Callable[[torch.Tensor], torch.Tensor]
+
+FOREGROUND = "foreground"
+
+SPREAD = Band("spread", 0.0, 0.5)
+"""Standard deviation of the foreground over views and members; of numbers from 0 to 1 it is one half at most."""
 
 Rows = tuple[int, NDArray[np.uint8]]
 """The first row, and rows (K, h, W)."""
@@ -49,7 +56,7 @@ def predict_rows(
 
     Yields:
         (first row, uint8 (K, h, W)) of consecutive rows that cover the source exactly once; code c of a band stands
-        for low + c / 255 · (high - low); K and its order are those of `common_bands(members)`.
+        for low + c / 255 · (high - low); K and its order are those of `output_bands(members, settings)`.
 
     Raises:
         ConfigError: settings and members do not fit.
@@ -133,6 +140,18 @@ def common_bands(members: Sequence[Member]) -> tuple[Band, ...]:
     return shared
 
 
+def output_bands(members: Sequence[Member], settings: Settings) -> tuple[Band, ...]:
+    """Bands of a prediction: those that the members share and, where it is asked for, the foreground's spread.
+
+    Raises:
+        DataError: as in `common_bands`, or there is no foreground.
+    """
+    bands = common_bands(members)
+    if settings.spread and bands[0].name != FOREGROUND:
+        raise DataError(f"predict.spread=true: needs the band {FOREGROUND}, found {bands[0].name} as the first")
+    return (*bands, SPREAD) if settings.spread else bands
+
+
 class Predictor:
     """Members on a device, with the work that they share: pixels are enhanced, normalised and turned once for each
     distinct preprocessing, however many members use it.
@@ -148,7 +167,8 @@ class Predictor:
         self.settings = settings
         self.device = settings.torch_device()
         self.views = tta.views(settings.tta)
-        self.bands = common_bands(self.members)
+        self.shared = common_bands(self.members)
+        self.bands = output_bands(self.members, settings)
         # Ways of enhancing pixels (on the CPU, in the reader's thread) and of normalising them (on the device).
         self.looks = list(dict.fromkeys(member.preprocess.enhancement for member in self.members))
         self.enhance: list[Enhance] = [look.pixels for look in self.looks]
@@ -190,13 +210,28 @@ class Predictor:
                 pixels = batch.pixels[self.looks.index(preprocess.enhancement)].to(self.device, non_blocking=True)
                 stacks[preprocess] = tta.stack(preprocess.normalise(pixels), self.views)
             names = [band.name for band in member.bands]
-            bands = tta.mean(member.from_normalised, stacks[preprocess], names)
-            wanted = [names.index(band.name) for band in self.bands]
+            wanted = [names.index(band.name) for band in self.shared]
+            function: Function = member.from_normalised
+            if self.settings.spread:
+                function, names, wanted = _with_square(function, wanted[0]), [*names, "square"], [*wanted, len(names)]
+            bands = tta.mean(function, stacks[preprocess], names)
             if wanted != list(range(len(names))):
                 bands = bands[:, wanted]
             total = bands * weight if total is None else total.add_(bands, alpha=weight)
         assert total is not None
+        if self.settings.spread:
+            total[:, -1].sub_(total[:, 0].square()).clamp_(min=0).sqrt_()
         return total
+
+
+def _with_square(function: Function, foreground: int) -> Function:
+    """The bands of `function` and, as one more, the square of the foreground: its mean makes the spread."""
+
+    def wider(batch: torch.Tensor) -> torch.Tensor:
+        bands = function(batch)
+        return torch.cat([bands, bands[:, foreground : foreground + 1].square()], dim=1)
+
+    return wider
 
 
 def _normalised(weights: Sequence[float] | None, count: int) -> list[float]:

@@ -24,7 +24,6 @@ from histofold.inference.settings import Settings
 from histofold.kaggle import credentials, notebook, package, wheels
 from histofold.offline.manifest import MODELS, PACKAGE, WHEELS, Manifest, stamp_of
 from histofold.submission.place import Submission
-from histofold.training.oof import settings_of
 from histofold.workspace import Workspace
 
 ENTRY = "histofold.offline.run"
@@ -182,7 +181,7 @@ def _wheels(config: Config, models: set[str]) -> list[str]:
 
 def _manifest(submission: Submission, dataset: Path, name: str, installed: list[str]) -> Manifest:
     config = submission.workspace.config
-    settings = Settings(**{**asdict(settings_of(config)), "device": config.kernel.device})
+    settings = Settings(**{**asdict(submission.predictor()), "device": config.kernel.device})
     files = {str(path.relative_to(dataset)): sha256(path) for path in sorted(dataset.rglob("*")) if path.is_file()}
     given = config.competition
     # A folder of this machine means nothing on Kaggle; the data is looked for under the competition's slug there.

@@ -23,7 +23,6 @@ from histofold.slides.reduce import reduce_array
 from histofold.submission.encode import ROWS, write_labels
 from histofold.submission.geojson import write_geojson
 from histofold.submission.place import Submission
-from histofold.training.oof import settings_of
 from histofold.upsample import full_size
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".svs", ".ndpi", ".mrxs", ".scn", ".vms")
@@ -40,7 +39,7 @@ def predict_folder(submission: Submission, folder: Path) -> str:
     paths = find_images(folder)
     place = submission.folder / "images" / folder.resolve().name
     config = submission.workspace.config
-    settings = settings_of(config)
+    settings = submission.predictor()
     members, weights = submission.ensemble.load_members(config.path("oof"), settings.torch_device())
     scale = members[0].spec.scale if members[0].spec else 1.0
     bands = place / "predictions"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,9 @@ from histofold.competitions.base import Competition, Sample
 from histofold.errors import ConfigError, DataError
 from histofold.files import digest, read_json, write_json
 from histofold.inference.ensemble import Ensemble
+from histofold.inference.settings import Settings
+from histofold.inference.stream import SPREAD
+from histofold.training.oof import settings_of
 from histofold.workspace import Workspace
 
 
@@ -66,6 +69,14 @@ class Submission:
     def csv(self) -> Path:
         """The submission file."""
         return self.folder / "submission.csv"
+
+    def predictor(self) -> Settings:
+        """Settings of the predictor, with the bands that the ensemble was evaluated on.
+
+        Raises:
+            ConfigError: a value is out of range.
+        """
+        return replace(settings_of(self.workspace.config), spread=SPREAD.name in self.ensemble.bands)
 
     def samples(self) -> list[Sample]:
         """What is to be predicted: the submission's ids, or every sample outside of training where there is no CSV."""

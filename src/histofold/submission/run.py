@@ -20,7 +20,6 @@ from histofold.sources import job
 from histofold.submission.encode import Encoded, EncodeTask, encode
 from histofold.submission.own import predict_folder
 from histofold.submission.place import Submission, now
-from histofold.training.oof import settings_of
 from histofold.workspace import Workspace
 
 
@@ -36,7 +35,7 @@ def predict(config: Config) -> None:
         print(predict_folder(submission, Path(config.images)))
         return
     started, begun = now(), time.monotonic()
-    settings = settings_of(config)
+    settings = submission.predictor()
     members, weights = submission.ensemble.load_members(config.path("oof"), settings.torch_device())
     scale = members[0].spec.scale if members[0].spec else 1.0
     samples = part_of(submission.samples(), workspace.shard())

@@ -34,6 +34,7 @@ def settings_of(config: Config) -> Settings:
         device=values.device,
         precision=values.precision,
         skip_background=values.skip_background,
+        spread=values.spread,
     )
 
 
