@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from histofold import instances
-from histofold.evaluation.gridsearch import LEAST, GridSearch, Setting, choose, coarse, near, positions
+from histofold.evaluation.gridsearch import LEAST, GridSearch, Setting, choose, coarse, near, positions, sparse
 
 Scores = NDArray[np.float64]
 GRID = [{"core": c / 10, "size": s, "min_size": m} for c in range(3, 8) for s in (1, 5) for m in (5, 10)]
@@ -95,3 +95,14 @@ def test_a_folds_own_truth_does_not_touch_its_setting(per_stratum: bool) -> None
 def test_a_single_fold_chooses_for_itself() -> None:
     found = choose(GridSearch(GRID, landscape(np.full(5, 0.4))), np.zeros(5, int), np.full(5, "a"))
     assert {GRID[at]["core"] for at in found.own} == {0.4}
+
+
+def test_a_sparse_grid_varies_what_has_many_values_only() -> None:
+    grid = instances.grid("watershed")
+    around = next(setting for setting in grid if (setting["min_core"], setting["min_size"]) == (5, 20))
+    found = sparse(grid, around)
+    assert {(setting["core"], setting["threshold"]) for setting in found} == {
+        (core, threshold) for core in (0.3, 0.5, 0.7) for threshold in (0.35, 0.45, 0.55)
+    }
+    kept = ("border_weight", "min_core", "min_size")
+    assert {tuple(setting[name] for name in kept) for setting in found} == {tuple(around[name] for name in kept)}

@@ -105,7 +105,7 @@ def test_within_the_noise_the_simplest_wins() -> None:
 
 
 def test_worth_is_what_is_lost_without_a_member() -> None:
-    added = worth(objective(around((0.9, 0.1, 0.0))), (0.9, 0.1, 0.0), 1)
+    added = worth(objective(around((0.9, 0.1, 0.0))), (0.9, 0.1, 0.0))
     assert added[0] > added[1] > 0
     # The third has no weight: with an equal share of it the ensemble would be worse.
     assert added[2] < 0
@@ -113,11 +113,11 @@ def test_worth_is_what_is_lost_without_a_member() -> None:
 
 def test_the_only_member_adds_its_lead_over_the_best_of_the_others() -> None:
     shared = objective(around((0.9, 0.1, 0.0)))
-    added = worth(shared, (1.0, 0.0, 0.0), 1)
+    added = worth(shared, (1.0, 0.0, 0.0))
     alone = [shared.tables([tuple(np.eye(3)[index])])[0][:, 1].mean() for index in range(3)]
     assert added[0] == pytest.approx(alone[0] - max(alone[1:]))
     assert set(added) == {0, 1, 2}
-    assert worth(objective(around((1.0,))), (1.0,), 1) == {}
+    assert worth(objective(around((1.0,))), (1.0,)) == {}
 
 
 def test_weights_sum_to_one() -> None:

@@ -10,10 +10,12 @@ import numpy as np
 
 from histofold import instances
 from histofold.errors import ConfigError
+from histofold.evaluation.gridsearch import sparse
 from histofold.evaluation.objective import LEVELS, Scorer
 from histofold.evaluation.scoring import mask_scores
 from histofold.evaluation.search import STRATEGIES, Found, Objective, Weights, search, simplest, worth
 from histofold.evaluation.tune import Members, Tuned, decoded_scores, histograms, score_table, tune
+from histofold.instances import Decoder
 from histofold.workspace import Workspace
 
 SINGLE = "equal"
@@ -27,7 +29,7 @@ class Mixture:
         members: with the chosen weights.
         tuned: settings and honest scores.
         lines: what the search found, for the person who asked.
-        adds: run → mean score lost without it.
+        adds: run → mean score lost without it; what an equal share would change, for a run without a weight.
     """
 
     members: Members
@@ -48,13 +50,13 @@ def mix(workspace: Workspace, members: Members, runs: Sequence[str]) -> Mixture:
     tuned = tune(workspace, members)
     if len(runs) == 1 or strategy == SINGLE:
         return Mixture(members, tuned, tuned.lines)
-    objective, by_fold = _objectives(workspace, members, tuned)
+    judges = _judges(workspace, members, tuned)
     folds = members.rows["fold"].to_numpy(np.int64)
     names = list(STRATEGIES) if strategy == "best" else [SINGLE, strategy]
-    found = [search(name, objective, folds, len(runs), by_fold) for name in names]
+    found = [search(name, judges.all, folds, len(runs), judges.by_fold) for name in names]
     groups = members.rows["group"].to_numpy(str)
     chosen = simplest(found, groups) if strategy == "best" else found[-1]
-    adds = {runs[member]: value for member, value in worth(objective, chosen.weights, chosen.column).items()}
+    adds = {runs[member]: value for member, value in worth(judges.tuned_again, chosen.weights).items()}
     how = (
         "at every threshold"
         if tuned.instances is None
@@ -69,28 +71,48 @@ def mix(workspace: Workspace, members: Members, runs: Sequence[str]) -> Mixture:
     return Mixture(_weighted(members, chosen), _final(workspace, members, tuned, chosen), lines, adds)
 
 
-def _objectives(workspace: Workspace, members: Members, tuned: Tuned) -> tuple[Objective, dict[int, Objective]]:
-    """What weights are searched by for the submission, and for each fold.
+@dataclass(frozen=True)
+class Judges:
+    """What weights are searched by.
 
-    For masks these are all thresholds. Instances are decoded, for a fold, with the setting that the other folds chose
-    under equal weights: the submission's own would carry the fold's truth into the choice of its weights.
+    Attributes:
+        all: for the submission.
+        by_fold: for a fold; folds that it does not name take `all`.
+        tuned_again: for what members add: a member that is left out may want other settings.
+    """
+
+    all: Objective
+    by_fold: dict[int, Objective]
+    tuned_again: Objective
+
+
+def _judges(workspace: Workspace, members: Members, tuned: Tuned) -> Judges:
+    """Masks are scored at all thresholds; instances, for a fold, with what the others chose under equal weights.
+
+    The submission's own setting would carry the fold's truth into the choice of its weights.
     """
     ids = tuple(str(sample_id) for sample_id in members.rows["sample_id"])
     scorer = Scorer(workspace.competition, ids, members.bands, (), workspace.config.evaluate.workers)
     if tuned.instances is None:
-        return Objective(scorer, len(ids)), {}
+        every = Objective(scorer, len(ids))
+        return Judges(every, {}, every)
     folds = [int(fold) for fold in members.rows["fold"]]
     name = str(tuned.instances["name"])
     final = {option: value for option, value in tuned.instances.items() if option != "name"}
-    known: dict[str, Objective] = {}
+    known: dict[tuple[Decoder, ...], Objective] = {}
 
-    def objective(options: Mapping[str, Any]) -> Objective:
-        decoder = instances.build(name, **options)
-        return known.setdefault(repr(decoder), Objective(replace(scorer, decoders=(decoder,)), len(ids)))
+    def judge(*settings: Mapping[str, Any]) -> Objective:
+        decoders = tuple(instances.build(name, **options) for options in settings)
+        return known.setdefault(decoders, Objective(replace(scorer, decoders=decoders), len(ids)))
 
     # With settings for strata, a fold's commonest one.
     mine = {fold: [own for own, other in zip(tuned.own, folds, strict=True) if other == fold] for fold in set(folds)}
-    return objective(final), {fold: objective(_commonest(options)) for fold, options in mine.items()}
+    rivals = sparse(instances.grid(name), final) if workspace.config.evaluate.tune else []
+    return Judges(
+        judge(final),
+        {fold: judge(_commonest(options)) for fold, options in mine.items()},
+        judge(final, *({**final, **setting} for setting in rivals)),
+    )
 
 
 def _commonest(options: list[dict[str, Any]]) -> dict[str, Any]:

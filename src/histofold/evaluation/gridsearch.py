@@ -95,6 +95,13 @@ def near(places: NDArray[np.float64], at: int) -> NDArray[np.int64]:
     return np.flatnonzero((np.abs(places - places[at]) <= 1).all(axis=1))
 
 
+def sparse(grid: Sequence[Setting], around: Setting) -> list[Setting]:
+    """The coarse settings that differ from `around` only in options with at least three values: a handful."""
+    some = [grid[int(at)] for at in np.flatnonzero(coarse(positions(grid)))]
+    few = [name for name in grid[0] if name in FREE or len({setting[name] for setting in some}) < 3]
+    return [setting for setting in some if all(setting[name] == around[name] for name in few)]
+
+
 @dataclass(frozen=True)
 class Choices:
     """Settings chosen for all samples and, where that was asked for, for each stratum.

@@ -22,6 +22,7 @@ from histofold.evaluation.scoring import ROWS, TruthLabels
 from histofold.evaluation.search import Indices, Table, Weights
 from histofold.inference.bandfile import BandFile
 from histofold.instances import Decoder
+from histofold.instances.tuning import decode_all
 from histofold.parallel import cores
 from histofold.progress import bar
 
@@ -154,8 +155,8 @@ class Scorer:
         table = np.empty((len(weights), len(self.decoders)))
         for number, mixed in enumerate(_mixtures(stack, weights)):
             maps = dict(zip(names, mixed, strict=True))
-            for column, decoder in enumerate(self.decoders):
-                table[number, column] = score(metrics.contingency(seen.truth, decoder(maps)))
+            for columns, labels in decode_all(maps, self.decoders):
+                table[number, columns] = score(metrics.contingency(seen.truth, labels))
         return table
 
     def _read_instances(self, index: int) -> Seen:

@@ -264,17 +264,18 @@ def simplest(found: Sequence[Found], groups: NDArray[np.str_], draws: int = 1000
     return best
 
 
-def worth(objective: Objective, weights: Weights, column: int) -> dict[int, float]:
+def worth(objective: Objective, weights: Weights) -> dict[int, float]:
     """What each member adds to the mean score; a negative number says that it is better left out.
 
     A member with a weight: what is lost without it, the others keeping their proportions; the only one with a weight:
-    its lead over the best of the others alone. A member without: what an equal share of it would change.
+    its lead over the best of the others alone. A member without: what an equal share of it would change. With and
+    without it, the setting is the best of the objective's.
     """
     size = sum(weight > 0 for weight in weights)
     compared = {member: _without(weights, member, size) for member in range(len(weights)) if len(weights) > 1}
     # All in one pass over the files.
     objective.tables([weights, *(other for others in compared.values() for other in others)])
-    everything = float(objective.tables([weights])[0][:, column].mean())
+    everything = _value(objective.tables([weights])[0])
     added: dict[int, float] = {}
     for member, others in compared.items():
         value = max(_value(table) for table in objective.tables(others))
