@@ -92,6 +92,7 @@ SETS = [
     ("glomeruli_biopsy", {"truth": "mask", "stratum": "stain"}, 74, 36),
     ("kidney_primitives_ki", {"truth": "mask", "stratum": "structure"}, 68, 50),
     ("monuseg2018_test", {"merged": True}, 10, 10),
+    ("monuseg2018_test", {"merged": True, "layout": "monuseg"}, 10, 10),
     ("tnbc_samples", {"merged": True, "group": "base"}, 6, 6),
     ("lizard_consep_samples", {"merged": True}, 4, 4),
     ("pannuke_samples", {"merged": True}, 7, 7),

@@ -6,6 +6,7 @@
 | `kidney_he` | Irshad 2015 as Kidney-SegNet keeps it: train/, val/, test/, each with data/ and gts/ (binary) |
 | `tnbc` | Naylor 2018: Slide_01/01_1.png and GT_01/01_1.png (binary); one slide is one patient |
 | `monuseg` | Tissue Images/<id>.tif and Annotations/<id>.xml, or both in one folder; "Test" in a folder name is test |
+| | or, without any XML, images/<id>.png and labels/<id>.png (or masks/), also below train/ and test/ |
 | `glas` | train_1.bmp with train_1_anno.bmp, testA_*, testB_*, Grade.csv (patients) |
 | `glomeruli` | glomeruli_biopsy/ (images, labels, index.csv) and, where it is there, kidney_primitives_ki/ (masks) |
 | `nuclei_590` | VikramShenoy97's split of DSB: images/, labels/, nuclei_590.csv (name, part, id) |
@@ -95,19 +96,43 @@ def tnbc(root: Path, settings: Mapping[str, Any]) -> list[Item]:
 
 
 def monuseg(root: Path, settings: Mapping[str, Any]) -> list[Item]:
-    """TIFF (or PNG) images and Aperio XML outlines of the same name, anywhere below the folder."""
+    """TIFF (or PNG) images and Aperio XML outlines of the same name, anywhere below the folder; else label images."""
     outlines = {path.stem: path for path in sorted(root.rglob("*.xml"))}
+    if not outlines and any(root.rglob(str(settings["images"]))):
+        return _monuseg_labels(root, settings)
     items = []
     for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in images.SUFFIXES):
         if path.stem not in outlines:
             raise DataError(f"{root}: {path.relative_to(root)} has no {path.stem}.xml, half a download")
-        split = "test" if "test" in str(path.parent.relative_to(root)).lower() else "train"
-        # TCGA-AR-A1AK-01Z-00-DX1: the first three parts name the patient.
-        patient = re.match(r"TCGA-\w+-\w+", path.stem)
-        group = patient[0] if patient else path.stem
+        split, group = _named_test(path.parent, root), _patient(path.stem)
         items.append(Item(path.stem, split, path, outlines[path.stem], "aperio", group=group))
     _unique(items, root)
     return _indexed(_found(items, root, "<id>.tif and <id>.xml"), root / str(settings["index"]), settings)
+
+
+def _monuseg_labels(root: Path, settings: Mapping[str, Any]) -> list[Item]:
+    """Every folder with images/ beside labels/ or masks/; an index.csv there wins over what names say."""
+    items = []
+    for folder in sorted({path.parent for path in root.rglob(str(settings["images"])) if path.is_dir()}):
+        split = _named_test(folder, root)
+        items += [
+            replace(
+                item, split=split if item.split == "train" else item.split, group=item.group or _patient(item.sample_id)
+            )
+            for item in custom(folder, settings)
+        ]
+    _unique(items, root)
+    return items
+
+
+def _named_test(folder: Path, root: Path) -> str:
+    return "test" if "test" in str(folder.relative_to(root)).lower() else "train"
+
+
+def _patient(name: str) -> str:
+    """TCGA-AR-A1AK-01Z-00-DX1: the first three parts name the patient."""
+    found = re.match(r"TCGA-\w+-\w+", name)
+    return found[0] if found else name
 
 
 def glas(root: Path, settings: Mapping[str, Any]) -> list[Item]:
