@@ -360,9 +360,7 @@ def test_tiles_of_images_and_whole_slides_are_refused(kidney: FakeSlides, nuclei
         plan(FakeImages(nuclei_folder), Recipe("tiles", 64, 1.0))
 
 
-def test_a_full_disk_leaves_nothing_half(
-    kidney: FakeSlides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_leaves_nothing_half(kidney: FakeSlides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe, folder = Recipe("tiles", 64, 1.0), tmp_path / "store"
 
     class FullDisk(arrays.GrowingArray):
@@ -492,5 +490,3 @@ def test_the_mask_of_a_tile_is_aligned_at_fractional_scales(kidney: FakeSlides) 
             for place in cutter.places:
                 expected = whole[place.y : place.y + 48, place.x : place.x + 48]
                 np.testing.assert_array_equal(cutter._truth(place), expected)
-
-
