@@ -54,6 +54,17 @@ def test_a_users_own_value_between_the_steps_is_tried() -> None:
     assert search.best({"all": np.ones(3, bool)})["all"] == 0
 
 
+def test_tuning_never_ends_below_the_users_own_setting() -> None:
+    own = GRID[6]
+    assert not coarse(positions(GRID))[6]
+
+    def score(settings: list[Setting]) -> Scores:
+        return np.array([[float(setting == own) for setting in settings]] * 3)
+
+    # Where all coarse settings fail alike, nothing points to the one that works.
+    assert GridSearch(GRID, score, own).best({"all": np.ones(3, bool)})["all"] == 6
+
+
 def test_strata_get_their_own_setting_and_small_ones_that_of_all() -> None:
     strata = np.array(["dark"] * 40 + ["light"] * 20 + ["rare"] * 4)
     tops = np.where(strata == "dark", 0.3, np.where(strata == "light", 0.7, 0.5))

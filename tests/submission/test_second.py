@@ -52,9 +52,8 @@ def test_auto_keeps_it_where_it_is_better_and_says_by_how_much(world: Any, capsy
     assert world.run("evaluate", *QUICK) == 0
     before = record(world)
     assert world.run("evaluate", *QUICK, "evaluate.second_level=auto") == 0
-    said = re.search(
-        r"second level: cross-fitted (\S+), (\S+) against the decoder alone, (.*)", capsys.readouterr().out
-    )
+    text = capsys.readouterr().out
+    said = re.search(r"second level: cross-fitted (\S+), (\S+) against the decoder alone, (.*)", text)
     assert said is not None
     table = pd.read_csv(world.oof / "ensembles" / "second" / "one.csv")
     gain = float(table["second"].mean() - table["first"].mean())
@@ -62,6 +61,7 @@ def test_auto_keeps_it_where_it_is_better_and_says_by_how_much(world: Any, capsy
     assert gain == pytest.approx(float(said[2]), abs=1e-4)
     assert table["first"].mean() == pytest.approx(before.score["cross_fitted"])
     after = record(world)
+    assert ("in its place a second level" in text) == (gain > 0)
     assert said[3] == ("kept" if gain > 0 else "not kept")
     assert (after.second is not None) == (gain > 0)
     assert after.score["cross_fitted"] == pytest.approx(table["second" if gain > 0 else "first"].mean())
@@ -108,6 +108,10 @@ def test_submit_report_and_own_images_take_its_objects(world: Any, tmp_path: Pat
         assert seen is not None
         assert seen["share"] == pytest.approx(100 * float((expected > 0).mean()))
     assert differ > 0
+    assert world.run("report") == 0
+    page = (world.submission / "report.html").read_text(encoding="utf-8")
+    assert "Second level" in page
+    assert "against the decoder alone" in page
     copy_models(replace(ensemble, checkpoints=(), members=(RunWeight("run", 0.0),)), world.root / "oof", tmp_path)
     assert ensemble.second_path(tmp_path) is not None, "and the notebook has it"
 

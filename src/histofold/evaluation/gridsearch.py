@@ -34,16 +34,20 @@ class GridSearch:
     Attributes:
         grid: all settings; numbers wherever they differ.
         score: called once for all settings of a step.
+        own: a setting of the grid that is tried in any case, so that tuning never ends below what the user set.
         table: (samples, settings), NaN where a setting was not asked for.
     """
 
     grid: Sequence[Setting]
     score: ScoreSettings
+    own: Setting | None = None
     table: NDArray[np.float64] = field(init=False)
 
     def __post_init__(self) -> None:
         self.places = positions(self.grid)
         self.coarse = np.flatnonzero(coarse(self.places))
+        if self.own is not None:
+            self.coarse = np.union1d(self.coarse, [self.grid.index(self.own)])
         self.table = self.score([self.grid[int(at)] for at in self.coarse])
         known = self.table
         self.table = np.full((len(known), len(self.grid)), np.nan)

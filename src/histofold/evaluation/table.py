@@ -37,6 +37,7 @@ def cv_table(ensemble: Ensemble, scores: pd.DataFrame, merged: bool = False) -> 
             f"optimistic {ensemble.score['optimistic']:.4f}",
             f"for the submission: {chosen}",
             *(f"  {name}: {options}" for name, options in sorted(ensemble.strata.items())),
+            *_second(ensemble),
             *_single(ensemble),
             *([NOTE] if merged else []),
         ]
@@ -50,6 +51,12 @@ def _objects(scores: pd.DataFrame) -> list[str]:
     found, missed, false = (int(scores[name].sum()) for name in ("found", "missed", "false"))
     f1 = 2 * found / max(1, 2 * found + missed + false)
     return [f"objects at IoU .5: {found} found, {missed} missed, {false} false; F1 over all of them {f1:.4f}"]
+
+
+def _second(ensemble: Ensemble) -> list[str]:
+    if ensemble.second is None:
+        return []
+    return [f"  in its place a second level, {ensemble.second['gain']:+.4f}: the best of several settings' candidates"]
 
 
 def _single(ensemble: Ensemble) -> list[str]:

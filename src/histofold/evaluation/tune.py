@@ -145,7 +145,7 @@ def _tune_decoder(workspace: Workspace, members: Members, per_stratum: str) -> T
     config = workspace.config
     decoder = instances.resolve(config.instances, members.names)
     grid = _grid(decoder) if config.evaluate.tune else [decoder.options()]
-    search = GridSearch(grid, _scorer(workspace, members, decoder.name))
+    search = GridSearch(grid, _scorer(workspace, members, decoder.name), decoder.options())
     folds, strata = _folds(members), members.rows["stratum"].to_numpy(str)
     choice = choose(search, folds, strata)
     lines: tuple[str, ...] = ()

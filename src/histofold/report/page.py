@@ -207,6 +207,9 @@ def _tiles(content: Content) -> list[Tile]:
             tiles.append(
                 Tile("Instances", decoder["name"], f"{options}; settings of their own: {own}" if own else options)
             )
+            second = ensemble.record.get("second")
+            if second:
+                tiles.append(Tile("Second level", f"{float(second['gain']):+.4f}", "against the decoder alone"))
         elif ensemble.record.get("threshold") is not None:
             tiles.append(Tile("Threshold", f"{float(ensemble.record['threshold']):.3f}"))
         for name, value in (ensemble.record.get("extra") or {}).items():
