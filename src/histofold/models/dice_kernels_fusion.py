@@ -20,6 +20,7 @@ from histofold.models.dice_taps import (
     copy,
     fill,
     finish,
+    inner,
     jit,
     moments,
     nine,
@@ -35,7 +36,7 @@ CHUNK = 4096
 """Pixels summed in float32 before the sum goes on in float64."""
 
 
-@jit
+@inner
 def _padded(F, at, source, plane, H, W, top, rows, before, c):
     """Rows top - 1 … of a plane with zeros around it, normalised and activated where `before` (C, 3) is not empty."""
     ld = W + 2
@@ -132,7 +133,7 @@ def project_gradients(
                     sums[c, 2] += slope
 
 
-@jit
+@inner
 def _combined(D, at, dz, projected, plane, H, W, top, rows, e):
     """Rows top - 1 … of the gradient of a projected plane with zeros around it."""
     ld = W + 2
@@ -158,7 +159,7 @@ def scaled_sums(projected, plane, c, pixels, act, gate, sums):
         sums[c, 1] += second
 
 
-@jit
+@inner
 def _scaled_moments(source, i, n, a, b, s, gate):
     first, second = ZERO, ZERO
     for w in range(n):
@@ -179,7 +180,7 @@ def scaled_write(projected, plane, c, pixels, act, gate, after, out):
     )  # fmt: skip
 
 
-@jit
+@inner
 def _norm_row(grad, source, i, n, a, b, s, gate, factor, shift):
     first, second = ZERO, ZERO
     for w in range(n):
@@ -203,7 +204,7 @@ def norm_sums(grad, projected, plane, c, pixels, act, gate, after, sums):
         sums[c, 1] += second
 
 
-@jit
+@inner
 def _gate_row(out, grad, source, i, n, a, b, s, gate, factor, shift, low, ga, gu, g1):
     first, second, slope, opened = ZERO, ZERO, ZERO, ZERO
     for w in range(n):

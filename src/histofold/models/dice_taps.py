@@ -11,6 +11,8 @@ than eight pairs of pointers that could overlap, which is why nine taps with a k
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -18,31 +20,40 @@ U = np.uintp
 ZERO = np.float32(0)
 
 # Sums may be reordered, so that they become vector sums; NaN and infinity keep their meaning.
-jit = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
+_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": {"contract", "reassoc", "nsz", "arcp"}}
+
+jit = njit(**_OPTIONS)
+"""Of kernels that Python calls."""
+
+# A loop that is called and not inlined exists twice in the process that compiles it, once by itself and once with the
+# kernel, and the linker takes the first; a process that loads the kernel from Numba's cache has the second alone. The
+# two are optimised apart and add up in different orders: a first training differed from its repetition.
+inner = njit(**_OPTIONS, forceinline=True)
+"""Of loops that kernels are made of; always part of the kernel, so that the bits do not depend on Numba's cache."""
 
 
-@jit
+@inner
 def copy(to, o, source, i, n):
     """Copy n values."""
     for w in range(n):
         to[U(o + w)] = source[U(i + w)]
 
 
-@jit
+@inner
 def fill(to, o, n):
     """Write n zeros."""
     for w in range(n):
         to[U(o + w)] = ZERO
 
 
-@jit
+@inner
 def combine(to, o, a, b, i, n, fa, fb, shift):
     """Write fa · a + fb · b + shift."""
     for w in range(n):
         to[U(o + w)] = fa * a[U(i + w)] + fb * b[U(i + w)] + shift
 
 
-@jit
+@inner
 def prelu(to, o, source, i, n, factor, shift, slope):
     """Write PReLU(factor · source + shift)."""
     for w in range(n):
@@ -50,7 +61,7 @@ def prelu(to, o, source, i, n, factor, shift, slope):
         to[U(o + w)] = max(z, ZERO) + slope * min(z, ZERO)
 
 
-@jit
+@inner
 def moments(row, o, n):
     """Sum and sum of squares."""
     first = ZERO
@@ -62,14 +73,14 @@ def moments(row, o, n):
     return first, second
 
 
-@jit
+@inner
 def add_product(acc, t, n, a, i, b, j):
     """Add a · b, value by value."""
     for w in range(n):
         acc[U(t + w)] += a[U(i + w)] * b[U(j + w)]
 
 
-@jit
+@inner
 def nine_dots(a, i, n, S, o, R, d, to, at):
     """Add to to[at, 0 … 8] the products of a row with a window's rows at -R, 0, R and columns -d, 0, d."""
     s0, s1, s2, s3, s4, s5, s6, s7, s8 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
@@ -88,7 +99,7 @@ def nine_dots(a, i, n, S, o, R, d, to, at):
         to[at, t] += value
 
 
-@jit
+@inner
 def _near(acc, n, S, o, R, k, i):
     """Nine taps of one kernel at distance 1 along the row."""
     k0, k1, k2, k3, k4, k5, k6, k7, k8 = (
@@ -102,7 +113,7 @@ def _near(acc, n, S, o, R, k, i):
         )  # fmt: skip
 
 
-@jit
+@inner
 def _near_more(acc, n, S, o, R, k, i):
     k0, k1, k2, k3, k4, k5, k6, k7, k8 = (
         k[i], k[i + 1], k[i + 2], k[i + 3], k[i + 4], k[i + 5], k[i + 6], k[i + 7], k[i + 8],
@@ -115,13 +126,13 @@ def _near_more(acc, n, S, o, R, k, i):
         )  # fmt: skip
 
 
-@jit
+@inner
 def _three(acc, n, S, o, d, k0, k1, k2):
     for w in range(n):
         acc[U(w)] += k0 * S[U(o - d + w)] + k1 * S[U(o + w)] + k2 * S[U(o + d + w)]
 
 
-@jit
+@inner
 def nine(acc, fresh, n, S, o, R, d, k, i):
     """Nine taps with the kernel k[i … i + 8] at rows -R, 0, R and columns -d, 0, d: onto acc, or in its place."""
     if d == 1:
@@ -137,7 +148,7 @@ def nine(acc, fresh, n, S, o, R, d, k, i):
     _three(acc, n, S, o + R, d, k[i + 6], k[i + 7], k[i + 8])
 
 
-@jit
+@inner
 def _own(acc, n, S, o, d, k, i, size):
     for w in range(n):
         acc[U(w)] = (
@@ -145,7 +156,7 @@ def _own(acc, n, S, o, d, k, i, size):
         )
 
 
-@jit
+@inner
 def _own_more(acc, n, S, o, d, k, i, size):
     for w in range(n):
         acc[U(w)] += (
@@ -153,7 +164,7 @@ def _own_more(acc, n, S, o, d, k, i, size):
         )
 
 
-@jit
+@inner
 def nine_own(acc, fresh, n, S, o, R, d, k, i, size):
     """As `nine`, with a kernel for each pixel: tap t of the first pixel is k[i + t · size]."""
     if fresh:
@@ -164,7 +175,7 @@ def nine_own(acc, fresh, n, S, o, R, d, k, i, size):
     _own_more(acc, n, S, o + R, d, k, i + 6 * size, size)
 
 
-@jit
+@inner
 def join(y0, y1, y2, n, a, b, s, f, out):
     """The three views normalised, activated and summed with their weights."""
     a0, a1, a2, b0, b1, b2 = a[0], a[1], a[2], b[0], b[1], b[2]
@@ -180,7 +191,7 @@ def join(y0, y1, y2, n, a, b, s, f, out):
         )
 
 
-@jit
+@inner
 def slopes(y, g, n, a, b):
     """Sums of g and of g · y where a · y + b is above zero, and where it is not."""
     gp, gn, yp, yn = ZERO, ZERO, ZERO, ZERO
@@ -196,7 +207,7 @@ def slopes(y, g, n, a, b):
     return gp, gn, yp, yn
 
 
-@jit
+@inner
 def bend(to, o, y, g, n, a, b, down, up, own, shift):
     """The gradient of a raw view: (up or down) · g + own · y + shift, by the sign of a · y + b."""
     for w in range(n):
@@ -205,7 +216,7 @@ def bend(to, o, y, g, n, a, b, down, up, own, shift):
         to[U(o + w)] = t * g[U(w)] + own * y[U(w)] + shift
 
 
-@jit
+@inner
 def through_prelu(to, o, grad, i, source, j, n, a, b, s, shift):
     """Write the gradient of grad + shift before a PReLU; gives its sum, its product with source, and the slope's."""
     first, second, slope = ZERO, ZERO, ZERO
@@ -221,7 +232,7 @@ def through_prelu(to, o, grad, i, source, j, n, a, b, s, shift):
     return first, second, slope
 
 
-@jit
+@inner
 def finish(to, o, source, i, n, a, b, s, factor, shift, low):
     """Write max(factor · PReLU(a · source + b) + shift, low)."""
     for w in range(n):
