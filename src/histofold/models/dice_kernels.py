@@ -24,7 +24,6 @@ from histofold.models.dice_taps import (
     combine,
     copy,
     fill,
-    inner,
     jit,
     join,
     moments,
@@ -44,7 +43,7 @@ STRIP = 512
 """Values of a strip, about: three views of it and the kernels of its pixels stay in the first cache."""
 
 
-@inner
+@jit
 def _layout(W, d, halo, most):
     """Columns of a window, values of its row, rows of a strip, rows of a window."""
     tiles = (W + most - 1) // most
@@ -55,7 +54,7 @@ def _layout(W, d, halo, most):
     return columns, ld, strip, strip * ((least + strip - 1) // strip)
 
 
-@inner
+@jit
 def _window(S, x, n, C, H, W, d, h0, rows, w0, columns, halo):
     """Copy rows h0 - halo … and columns w0 - halo … zeros outside of the plane; d empty channels on either side."""
     ld = columns + 2 * halo
@@ -78,7 +77,7 @@ def _window(S, x, n, C, H, W, d, h0, rows, w0, columns, halo):
     fill(S, o, d * (rows + 2 * halo) * ld)
 
 
-@inner
+@jit
 def _own_columns(to, kw, W, w0, columns, halo, strip, turn):
     """The width kernels (9, strip · ld) of columns w0 - halo …, once for every row of a strip; turned on demand."""
     ld = columns + 2 * halo
@@ -90,7 +89,7 @@ def _own_columns(to, kw, W, w0, columns, halo, strip, turn):
                 to[(t * strip + k) * ld + i] = kw[source + w] if 0 <= w < W else ZERO
 
 
-@inner
+@jit
 def _own_rows(to, kh, H, h0, rows, ld, turn):
     """The height kernels (9, rows · ld) of rows h0 …, once for every column; zero outside of the plane."""
     for t in range(9):
@@ -100,14 +99,14 @@ def _own_rows(to, kh, H, h0, rows, ld, turn):
             to[(t * rows + r) * ld : (t * rows + r + 1) * ld] = value
 
 
-@inner
+@jit
 def _clear(row, o, rows, ld, valid):
     """Zeros behind the `valid` first values of every row of a strip but the last."""
     for k in range(rows - 1):
         fill(row, o + k * ld + valid, ld - valid)
 
 
-@inner
+@jit
 def _views(S, o, R, P, d, n, kc, c9, kh, h9, rows, i, size, kw, k, ksize, y0, y1, y2):
     """The raw channel, height and width view of a strip.
 

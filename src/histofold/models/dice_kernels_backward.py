@@ -12,13 +12,25 @@ from __future__ import annotations
 import numpy as np
 
 from histofold.models.dice_kernels import _clear, _layout, _own_columns, _own_rows, _views, _window
-from histofold.models.dice_taps import add_product, bend, combine, copy, fill, inner, jit, nine, nine_dots, nine_own
+from histofold.models.dice_taps import (
+    add_product,
+    bend,
+    combine,
+    copy,
+    fill,
+    inner,
+    jit,
+    nine,
+    nine_dots,
+    nine_own,
+    summing,
+)
 
 COLUMNS = 256
 """Columns of a window at most; four windows have to share the cache here."""
 
 
-@inner
+@jit
 def _bent(
     S, D0, D1, D2, x_shape, top, rows, w0, ld, d, strip, dz, fused, kc, kh, tall, own, a, b, after, bends, y0, y1, y2, g
 ):  # fmt: skip
@@ -135,7 +147,7 @@ def _nine_products(acc, at, size, n, D, S, o, R, d):
             add_product(acc, at + (3 * i + j) * size, n, D, o, S, o + (i - 1) * R + (j - 1) * d)
 
 
-@inner
+@summing
 def _add_rows(dkh, sums, top, rows, ld, columns):
     """Add the sums (9, rows · ld) over the columns of each row to dkh (H, 9)."""
     for t in range(9):

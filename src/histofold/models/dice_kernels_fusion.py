@@ -20,12 +20,12 @@ from histofold.models.dice_taps import (
     copy,
     fill,
     finish,
-    inner,
     jit,
     moments,
     nine,
     nine_dots,
     prelu,
+    summing,
     through_prelu,
 )
 
@@ -36,7 +36,7 @@ CHUNK = 4096
 """Pixels summed in float32 before the sum goes on in float64."""
 
 
-@inner
+@jit
 def _padded(F, at, source, plane, H, W, top, rows, before, c):
     """Rows top - 1 … of a plane with zeros around it, normalised and activated where `before` (C, 3) is not empty."""
     ld = W + 2
@@ -133,7 +133,7 @@ def project_gradients(
                     sums[c, 2] += slope
 
 
-@inner
+@jit
 def _combined(D, at, dz, projected, plane, H, W, top, rows, e):
     """Rows top - 1 … of the gradient of a projected plane with zeros around it."""
     ld = W + 2
@@ -159,7 +159,7 @@ def scaled_sums(projected, plane, c, pixels, act, gate, sums):
         sums[c, 1] += second
 
 
-@inner
+@summing
 def _scaled_moments(source, i, n, a, b, s, gate):
     first, second = ZERO, ZERO
     for w in range(n):
@@ -180,7 +180,7 @@ def scaled_write(projected, plane, c, pixels, act, gate, after, out):
     )  # fmt: skip
 
 
-@inner
+@summing
 def _norm_row(grad, source, i, n, a, b, s, gate, factor, shift):
     first, second = ZERO, ZERO
     for w in range(n):
@@ -204,7 +204,7 @@ def norm_sums(grad, projected, plane, c, pixels, act, gate, after, sums):
         sums[c, 1] += second
 
 
-@inner
+@summing
 def _gate_row(out, grad, source, i, n, a, b, s, gate, factor, shift, low, ga, gu, g1):
     first, second, slope, opened = ZERO, ZERO, ZERO, ZERO
     for w in range(n):

@@ -19,17 +19,20 @@ from numba import njit
 U = np.uintp
 ZERO = np.float32(0)
 
-# Sums may be reordered, so that they become vector sums; NaN and infinity keep their meaning.
-_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "fastmath": {"contract", "reassoc", "nsz", "arcp"}}
+_OPTIONS: dict[str, Any] = {"nogil": True, "cache": True}
 
-jit = njit(**_OPTIONS)
-"""Of kernels that Python calls."""
+jit = njit(**_OPTIONS, fastmath={"contract", "nsz", "arcp"})
+"""Of kernels that Python calls, and of the long parts that they share."""
 
-# A loop that is called and not inlined exists twice in the process that compiles it, once by itself and once with the
+inner = njit(**_OPTIONS, fastmath={"contract", "nsz", "arcp"}, forceinline=True)
+"""Of loops that compute each value by itself; always part of the function that calls them."""
+
+# Such sums may be reordered, so that they become vector sums; NaN and infinity keep their meaning. They have to be
+# inlined: a function that is called exists twice in the process that compiles it, once by itself and once with the
 # kernel, and the linker takes the first; a process that loads the kernel from Numba's cache has the second alone. The
-# two are optimised apart and add up in different orders: a first training differed from its repetition.
-inner = njit(**_OPTIONS, forceinline=True)
-"""Of loops that kernels are made of; always part of the kernel, so that the bits do not depend on Numba's cache."""
+# two add up in different orders: a first training differed from its repetition.
+summing = njit(**_OPTIONS, fastmath={"contract", "reassoc", "nsz", "arcp"}, forceinline=True)
+"""Of loops that add up values over pixels."""
 
 
 @inner
@@ -61,7 +64,7 @@ def prelu(to, o, source, i, n, factor, shift, slope):
         to[U(o + w)] = max(z, ZERO) + slope * min(z, ZERO)
 
 
-@inner
+@summing
 def moments(row, o, n):
     """Sum and sum of squares."""
     first = ZERO
@@ -80,7 +83,7 @@ def add_product(acc, t, n, a, i, b, j):
         acc[U(t + w)] += a[U(i + w)] * b[U(j + w)]
 
 
-@inner
+@summing
 def nine_dots(a, i, n, S, o, R, d, to, at):
     """Add to to[at, 0 … 8] the products of a row with a window's rows at -R, 0, R and columns -d, 0, d."""
     s0, s1, s2, s3, s4, s5, s6, s7, s8 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
@@ -191,7 +194,7 @@ def join(y0, y1, y2, n, a, b, s, f, out):
         )
 
 
-@inner
+@summing
 def slopes(y, g, n, a, b):
     """Sums of g and of g · y where a · y + b is above zero, and where it is not."""
     gp, gn, yp, yn = ZERO, ZERO, ZERO, ZERO
@@ -216,7 +219,7 @@ def bend(to, o, y, g, n, a, b, down, up, own, shift):
         to[U(o + w)] = t * g[U(w)] + own * y[U(w)] + shift
 
 
-@inner
+@summing
 def through_prelu(to, o, grad, i, source, j, n, a, b, s, shift):
     """Write the gradient of grad + shift before a PReLU; gives its sum, its product with source, and the slope's."""
     first, second, slope = ZERO, ZERO, ZERO
