@@ -11,7 +11,6 @@ from histofold.evaluation.search import (
     Weights,
     normalised,
     search,
-    simplest,
     worth,
 )
 
@@ -94,14 +93,6 @@ def test_folds_are_searched_together_in_few_passes() -> None:
     passes.clear()
     search("optimise", Objective(score, 36), np.arange(36) % 9, 3)
     assert len(passes) <= 2 * single
-
-
-def test_within_the_noise_the_simplest_wins() -> None:
-    targets = around((0.34, 0.33, 0.33))
-    shared = objective(targets)
-    assert simplest([search(name, shared, FOLDS, 3) for name in STRATEGIES], GROUPS).strategy == "equal"
-    clear = objective(around((1.0, 0.0, 0.0)))
-    assert simplest([search(name, clear, FOLDS, 3) for name in STRATEGIES], GROUPS).strategy != "equal"
 
 
 def test_worth_is_what_is_lost_without_a_member() -> None:

@@ -13,7 +13,8 @@ from histofold.errors import ConfigError
 from histofold.evaluation.gridsearch import sparse
 from histofold.evaluation.objective import LEVELS, Scorer
 from histofold.evaluation.scoring import mask_scores
-from histofold.evaluation.search import STRATEGIES, Found, Objective, Weights, search, simplest, worth
+from histofold.evaluation.search import STRATEGIES, Found, Objective, Weights, search, worth
+from histofold.evaluation.simplest import simplest
 from histofold.evaluation.tune import Members, Tuned, decoded_scores, histograms, score_table, tune
 from histofold.instances import Decoder
 from histofold.workspace import Workspace
@@ -55,7 +56,7 @@ def mix(workspace: Workspace, members: Members, runs: Sequence[str]) -> Mixture:
     names = list(STRATEGIES) if strategy == "best" else [SINGLE, strategy]
     found = [search(name, judges.all, folds, len(runs), judges.by_fold) for name in names]
     groups = members.rows["group"].to_numpy(str)
-    chosen = simplest(found, groups) if strategy == "best" else found[-1]
+    chosen = simplest(found, groups, folds) if strategy == "best" else found[-1]
     adds = {runs[member]: value for member, value in worth(judges.tuned_again, chosen.weights).items()}
     how = (
         "at every threshold"
@@ -64,7 +65,8 @@ def mix(workspace: Workspace, members: Members, runs: Sequence[str]) -> Mixture:
     )
     lines = (
         f"weights, searched {how}:",
-        *(_line(item, runs, item is chosen) for item in found),
+        *(_line(item, runs, item.strategy == chosen.strategy) for item in found),
+        *_nested(strategy, chosen),
         *tuned.lines,
         *(f"  {run} adds {v:+.4f}" for run, v in adds.items()),
     )
@@ -148,6 +150,13 @@ def _final(workspace: Workspace, members: Members, tuned: Tuned, chosen: Found) 
 def _given(chosen: Found) -> list[Weights]:
     """The weights of each fold."""
     return [weights for weights, _ in chosen.per_fold.values()]
+
+
+def _nested(strategy: str, chosen: Found) -> list[str]:
+    """What choosing among strategies was worth: each fold's strategy is chosen by the others."""
+    if strategy != "best":
+        return []
+    return [f"  each fold with the strategy that the others prefer: cross-fitted {chosen.cross_fitted:.4f}"]
 
 
 def _line(found: Found, runs: Sequence[str], chosen: bool) -> str:

@@ -9,7 +9,7 @@ few on all.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,6 +176,7 @@ class Found:
         per_fold: (weights, column) chosen for each fold on the others.
         scores: (N,) honest score of each sample.
         optimistic: mean score of the final choice on the samples that chose it.
+        seen: fold → (N,) score of each sample under that fold's choice; what the others can know of it.
     """
 
     strategy: str
@@ -184,6 +185,7 @@ class Found:
     per_fold: dict[int, tuple[Weights, int]]
     scores: NDArray[np.float64]
     optimistic: float
+    seen: dict[int, NDArray[np.float64]] = field(default_factory=dict)
 
     @property
     def cross_fitted(self) -> float:
@@ -218,12 +220,13 @@ def search(
     column = best_column(table)
     per_fold: dict[int, tuple[Weights, int]] = {}
     scores = np.empty(len(folds))
+    seen: dict[int, NDArray[np.float64]] = {}
     for fold, rows, judge, mine in zip(names, masks[1:], objectives[1:], chosen, strict=True):
         found = judge.tables([mine])[0]
         per_fold[fold] = (mine, best_column(found[rows]))
-        own = folds == fold
-        scores[own] = found[own, per_fold[fold][1]]
-    return Found(strategy, weights, column, per_fold, scores, float(table[:, column].mean()))
+        seen[fold] = found[:, per_fold[fold][1]]
+        scores[folds == fold] = seen[fold][folds == fold]
+    return Found(strategy, weights, column, per_fold, scores, float(table[:, column].mean()), seen)
 
 
 def _together(strategy: str, objectives: Sequence[Objective], masks: Sequence[Rows], count: int) -> list[Weights]:
@@ -244,24 +247,6 @@ def _together(strategy: str, objectives: Sequence[Objective], masks: Sequence[Ro
             mine = [at for at in asked if objectives[at] is judge]
             answers.update(zip(mine, judge.best([(asked[at], masks[at]) for at in mine]), strict=True))
     return [chosen[at] for at in range(len(masks))]
-
-
-def simplest(found: Sequence[Found], groups: NDArray[np.str_], draws: int = 1000, seed: int = 0) -> Found:
-    """The simplest result that is not clearly worse than the best: bootstrap over groups of the paired difference.
-
-    Simpler is what comes earlier in `STRATEGIES`: equal weights before searched ones.
-    """
-    best = max(found, key=lambda item: item.cross_fitted)
-    names, codes = np.unique(groups, return_inverse=True)
-    random = np.random.default_rng(seed)
-    picks = random.integers(len(names), size=(draws, len(names)))
-    counts = np.bincount(codes, minlength=len(names))[picks].sum(axis=1)
-    order = list(STRATEGIES)
-    for item in sorted(found, key=lambda candidate: (order.index(candidate.strategy), candidate.size)):
-        lost = np.bincount(codes, weights=best.scores - item.scores, minlength=len(names))
-        if np.quantile(lost[picks].sum(axis=1) / counts, 0.05) <= 0:
-            return item
-    return best
 
 
 def worth(objective: Objective, weights: Weights) -> dict[int, float]:

@@ -1,0 +1,45 @@
+"""Which search to believe: the simplest within the noise of the best, chosen for each fold by the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from histofold.evaluation.search import STRATEGIES, Found, Weights
+
+
+def simplest(found: Sequence[Found], groups: NDArray[np.str_], folds: NDArray[np.int64]) -> Found:
+    """The simplest result that is not clearly worse than the best; for each fold, as the others see it.
+
+    Simpler is what comes earlier in `STRATEGIES`: equal weights before searched ones. The submission's strategy is
+    chosen by honest scores. A fold's is chosen by the scores of the other folds alone, under what they chose: honest
+    scores of the others would have its truth in them, because it had a part in the choice of their weights.
+    """
+    order = list(STRATEGIES)
+    ranked = sorted(found, key=lambda item: (order.index(item.strategy), item.size))
+    chosen = ranked[_first_good([item.scores for item in ranked], groups)]
+    per_fold: dict[int, tuple[Weights, int]] = {}
+    scores = np.empty(len(folds))
+    for fold in chosen.per_fold:
+        own = folds == fold
+        others = ~own if len(chosen.per_fold) > 1 else own
+        mine = ranked[_first_good([item.seen[fold][others] for item in ranked], groups[others])]
+        per_fold[fold] = mine.per_fold[fold]
+        scores[own] = mine.scores[own]
+    return replace(chosen, per_fold=per_fold, scores=scores)
+
+
+def _first_good(
+    scores: Sequence[NDArray[np.float64]], groups: NDArray[np.str_], draws: int = 1000, seed: int = 0
+) -> int:
+    """Index of the first of some score lists that is not clearly worse than the best: 5 % of a bootstrap over groups."""
+    best = max(scores, key=np.mean)
+    names, codes = np.unique(groups, return_inverse=True)
+    random = np.random.default_rng(seed)
+    picks = random.integers(len(names), size=(draws, len(names)))
+    counts = np.bincount(codes, minlength=len(names))[picks].sum(axis=1)
+    lost = [np.bincount(codes, weights=best - item, minlength=len(names))[picks].sum(axis=1) for item in scores]
+    return next(at for at, sums in enumerate(lost) if np.quantile(sums / counts, 0.05) <= 0)
