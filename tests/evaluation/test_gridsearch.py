@@ -9,7 +9,17 @@ import pytest
 from numpy.typing import NDArray
 
 from histofold import instances
-from histofold.evaluation.gridsearch import LEAST, GridSearch, Setting, choose, coarse, near, positions, sparse
+from histofold.evaluation.gridsearch import (
+    LEAST,
+    GridSearch,
+    Setting,
+    choose,
+    choose_strata,
+    coarse,
+    near,
+    positions,
+    sparse,
+)
 
 Scores = NDArray[np.float64]
 GRID = [{"core": c / 10, "size": s, "min_size": m} for c in range(3, 8) for s in (1, 5) for m in (5, 10)]
@@ -117,3 +127,46 @@ def test_a_sparse_grid_varies_what_has_many_values_only() -> None:
     }
     kept = ("border_weight", "min_core", "min_size")
     assert {tuple(setting[name] for name in kept) for setting in found} == {tuple(around[name] for name in kept)}
+
+
+def mixed(seed: int = 0) -> tuple[Scores, NDArray[np.int64], NDArray[np.str_]]:
+    """Best settings of two strata over four folds: 60 dark samples, 40 light ones."""
+    random = np.random.default_rng(seed)
+    strata = np.array(["dark"] * 60 + ["light"] * 40)
+    tops = np.where(strata == "dark", 0.3, 0.7) + random.normal(0, 0.05, len(strata))
+    return tops, np.arange(len(strata)) % 4, strata
+
+
+def test_strata_that_differ_get_settings_in_every_fold_and_equal_ones_do_not() -> None:
+    tops, folds, strata = mixed()
+    search = GridSearch(GRID, landscape(tops))
+    one = choose(search, folds, strata)
+    kept, finer = choose_strata(search, folds, strata, one)
+    assert set(kept.strata) == {"dark", "light"}
+    np.testing.assert_array_equal(kept.own, finer.own)
+    assert kept.cross_fitted > one.cross_fitted
+    alike = GridSearch(GRID, landscape(np.full(len(strata), 0.5)))
+    same, _ = choose_strata(alike, folds, strata, choose(alike, folds, strata))
+    assert not same.strata
+
+
+@pytest.mark.parametrize("fold", range(4))
+def test_whether_a_fold_has_settings_for_strata_owes_nothing_to_its_truth(fold: int) -> None:
+    tops, folds, strata = mixed()
+    shuffled = tops.copy()
+    shuffled[folds == fold] = 0.5
+    own = []
+    for truth in (tops, shuffled):
+        search = GridSearch(GRID, landscape(truth))
+        kept, _ = choose_strata(search, folds, strata, choose(search, folds, strata))
+        own.append(kept.own[folds == fold])
+    np.testing.assert_array_equal(own[0], own[1])
+
+
+def test_two_folds_cannot_judge_settings_for_strata_for_each_other() -> None:
+    tops, folds, strata = mixed()
+    search = GridSearch(GRID, landscape(tops))
+    one = choose(search, folds % 2, strata)
+    kept, _ = choose_strata(search, folds % 2, strata, one)
+    np.testing.assert_array_equal(kept.own, one.own)
+    assert kept.strata, "the submission may have them"

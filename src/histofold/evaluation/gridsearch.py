@@ -7,7 +7,7 @@ scored, but not offered to it. So a fold's setting owes nothing to the fold.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -131,17 +131,26 @@ class Choices:
 
 
 def choose(
-    search: GridSearch, folds: NDArray[np.int64], strata: NDArray[np.str_], per_stratum: bool = False
+    search: GridSearch,
+    folds: NDArray[np.int64],
+    strata: NDArray[np.str_],
+    per_stratum: bool = False,
+    among: NDArray[np.bool_] | None = None,
 ) -> Choices:
     """Choose a setting for all samples, or one a stratum; for each fold on the other folds.
 
     A stratum with fewer than `LEAST` samples in the folds that choose takes what all samples chose there. With a single
     fold there are no others: it chooses for itself, which callers must say.
+
+    Args:
+        among: samples (N,) that have a part in it; the others get the setting that these chose together.
     """
     names = [str(name) for name in np.unique(strata)] if per_stratum else []
-    several = len(np.unique(folds)) > 1
-    chosen_on: dict[Hashable, NDArray[np.bool_]] = {None: np.ones(len(folds), np.bool_)}
-    chosen_on |= {int(fold): folds != fold if several else folds == fold for fold in np.unique(folds)}
+    everything = np.ones(len(folds), np.bool_) if among is None else among
+    present = np.unique(folds[everything])
+    several = len(present) > 1
+    chosen_on: dict[Hashable, NDArray[np.bool_]] = {None: everything}
+    chosen_on |= {int(fold): everything & (folds != fold if several else folds == fold) for fold in present}
     masks = dict(chosen_on)
     for key, rows in chosen_on.items():
         for name in names:
@@ -150,9 +159,36 @@ def choose(
                 masks[(key, name)] = inside
     best = search.best(masks)
     own = np.array(
-        [best.get((int(fold), str(name)), best[int(fold)]) for fold, name in zip(folds, strata, strict=True)], np.int64
+        [
+            best.get((int(fold), str(name)), best.get(int(fold), best[None]))
+            for fold, name in zip(folds, strata, strict=True)
+        ],
+        np.int64,
     )
     kept = {name: best[(None, name)] for name in names if (None, name) in best}
     final = np.array([kept.get(str(name), best[None]) for name in strata], np.int64)
     each = np.arange(len(folds))
     return Choices(best[None], kept, own, search.table[each, own], float(search.table[each, final].mean()))
+
+
+def choose_strata(
+    search: GridSearch, folds: NDArray[np.int64], strata: NDArray[np.str_], one: Choices
+) -> tuple[Choices, Choices]:
+    """Settings for strata where they are better cross-fitted than `one` for all, as the other folds see it.
+
+    For a fold it is decided by the others, each of them judged by settings that neither it nor the fold chose. With two
+    folds nobody is left to choose those: their samples keep `one`.
+
+    Returns:
+        what is kept, and the settings for strata that it was compared with.
+    """
+    finer = choose(search, folds, strata, per_stratum=True)
+    given = np.zeros(len(folds), np.bool_)
+    names = np.unique(folds)
+    for fold in names if len(names) > 2 else ():
+        others = folds != fold
+        single, several = (choose(search, folds, strata, kind, others) for kind in (False, True))
+        given[~others] = several.scores[others].mean() > single.scores[others].mean()
+    better = finer if finer.cross_fitted > one.cross_fitted else one
+    own = np.where(given, finer.own, one.own)
+    return replace(better, own=own, scores=np.where(given, finer.scores, one.scores)), finer

@@ -35,7 +35,7 @@ def simplest(found: Sequence[Found], groups: NDArray[np.str_], folds: NDArray[np
 def _first_good(
     scores: Sequence[NDArray[np.float64]], groups: NDArray[np.str_], draws: int = 1000, seed: int = 0
 ) -> int:
-    """Index of the first of some score lists that is not clearly worse than the best: 5 % of a bootstrap over groups."""
+    """Index of the first scores that are not clearly worse than the best: 5 % of a bootstrap over groups."""
     best = max(scores, key=np.mean)
     names, codes = np.unique(groups, return_inverse=True)
     random = np.random.default_rng(seed)

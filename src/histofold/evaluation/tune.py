@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from histofold import instances, metrics
 from histofold.errors import ConfigError, HistofoldError
 from histofold.evaluation.crossfit import cross_fit
-from histofold.evaluation.gridsearch import Choices, GridSearch, Setting, choose
+from histofold.evaluation.gridsearch import Choices, GridSearch, Setting, choose, choose_strata
 from histofold.evaluation.oof import MeanBands, Run, predictions, shared_bands
 from histofold.evaluation.scoring import LEVEL, HistogramTask, TruthLabels, instance_scores, mask_scores
 from histofold.instances.tuning import score_grid
@@ -150,10 +150,12 @@ def _tune_decoder(workspace: Workspace, members: Members, per_stratum: str) -> T
     choice = choose(search, folds, strata)
     lines: tuple[str, ...] = ()
     if per_stratum != "never" and len(grid) > 1 and len(set(strata)) > 1:
-        finer = choose(search, folds, strata, per_stratum=True)
-        kept = per_stratum == "always" or finer.cross_fitted > choice.cross_fitted
-        lines = (_compared(choice, finer, kept),)
-        choice = finer if kept else choice
+        one = choice
+        if per_stratum == "always":
+            choice = finer = choose(search, folds, strata, per_stratum=True)
+        else:
+            choice, finer = choose_strata(search, folds, strata, one)
+        lines = (_compared(one, finer, choice),)
     own = tuple(dict(grid[column]) for column in choice.own)
     rows = decoded_scores(workspace, members, members.bands, decoder.name, own)
     curve = _curve(search.table, grid, choice.best)
@@ -176,11 +178,11 @@ def _described(decoder: str, options: Setting) -> dict[str, Any]:
     return {"name": decoder, **instances.build(decoder, **options).options()}
 
 
-def _compared(one: Choices, finer: Choices, kept: bool) -> str:
-    gain = finer.cross_fitted - one.cross_fitted
-    verdict = "kept" if kept else "not kept"
+def _compared(one: Choices, finer: Choices, kept: Choices) -> str:
+    gain, nested = finer.cross_fitted - one.cross_fitted, kept.cross_fitted - one.cross_fitted
     count = len(finer.strata)
-    return f"a setting for each of {count} strata: {gain:+.4f} cross-fitted against one for all, {verdict}"
+    text = f"a setting for each of {count} strata: {gain:+.4f} cross-fitted against one for all"
+    return f"{text}, {nested:+.4f} where the other folds want it, {'kept' if kept.strata else 'not kept'}"
 
 
 def decoded_scores(
