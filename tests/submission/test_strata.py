@@ -35,11 +35,13 @@ def test_a_stratum_is_submitted_with_its_own_setting(world: Any, capsys: pytest.
     assert world.run("evaluate", "runs=[run]") == 0
     said = capsys.readouterr().out
     assert "a setting for each of 2 strata: +" in said
-    assert "against one for all, kept" in said
+    assert "where the other folds want it, kept" in said
     own = Ensemble.read(world.oof / "ensembles" / "one.json")
     assert set(own.strata) == {"dark", "light"}
     assert own.strata["dark"]["threshold"] > own.strata["light"]["threshold"]
-    assert own.score["cross_fitted"] > one.score["cross_fitted"] + 0.02
+    # With two folds no third one is left to say whether the other wants it: what is reported stays that of one for all.
+    assert own.score["cross_fitted"] == one.score["cross_fitted"]
+    assert own.score["optimistic"] > one.score["optimistic"] + 0.02
     assert world.run("submit") == 0
     for sample_id, stratum in (("dark20", "dark"), ("light21", "light")):
         path = world.submission / "predictions" / f"{sample_id}.tif"
