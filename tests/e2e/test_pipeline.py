@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from histofold.evaluation import extents
 from histofold.files import read_json
 from histofold.inference.bandfile import BandFile
 from histofold.inference.ensemble import Ensemble
@@ -81,6 +83,37 @@ def test_the_ensembles_numbers_agree_with_its_table(world: Any) -> None:
     assert low <= ensemble.score["cross_fitted"] <= high
     assert ensemble.score["optimistic"] >= ensemble.score["cross_fitted"] - 0.2
     assert (ensemble.threshold is None) != (ensemble.instances is None)
+
+
+def test_what_oof_predictions_have_is_kept_for_validate(world: Any, said: Said) -> None:
+    kept = extents.read(extents.place(world.root / "oof", world.competition, "both"))
+    assert kept is not None
+    table = pd.read_csv(world.oof / "ensembles" / "both.csv", dtype={"sample_id": str})
+    assert [one.sample_id for one in kept] == table["sample_id"].tolist()
+    assert [one.pixels for one in kept] == (table["height"] * table["width"]).tolist()
+    assert not {"pixels", "area", "instances"} & set(table.columns), "they are no scores"
+    if world.competition == "demo_nuclei":
+        assert [one.instances for one in kept] == (table["found"] + table["false"]).astype(int).tolist()
+    said()
+    assert world.run("validate", "name=both") == 0
+    text = said()
+    # Objects of masks are not counted on OOF.
+    assert text.count("in the out-of-fold predictions") + text.count("UNLIKE the out-of-fold predictions") == (
+        3 if world.competition == "demo_nuclei" else 2
+    )
+    assert text.count("the training truth\n") == 3
+
+
+def test_a_submission_unlike_the_oof_predictions_is_told(world: Any, said: Said) -> None:
+    place = extents.place(world.root / "oof", world.competition, "both")
+    whole = place.read_bytes()
+    extents.write(place, [replace(one, area=one.pixels) for one in extents.read(place) or []])
+    try:
+        said()
+        assert world.run("submit", "name=both") == 0
+        assert "look at it before you send it: foreground share of a sample, median" in said()
+    finally:
+        place.write_bytes(whole)
 
 
 def test_provenance_names_checkpoints_code_and_input(world: Any) -> None:

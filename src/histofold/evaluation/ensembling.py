@@ -12,10 +12,9 @@ from histofold import instances
 from histofold.errors import ConfigError
 from histofold.evaluation.gridsearch import sparse
 from histofold.evaluation.objective import LEVELS, Scorer
-from histofold.evaluation.scoring import mask_scores
 from histofold.evaluation.search import STRATEGIES, Found, Objective, Weights, search, worth
 from histofold.evaluation.simplest import simplest
-from histofold.evaluation.tune import Members, Tuned, decoded_scores, histograms, score_table, tune
+from histofold.evaluation.tune import Members, Tuned, decoded_scores, histograms, thresholded_scores, tune
 from histofold.instances import Decoder
 from histofold.workspace import Workspace
 
@@ -137,14 +136,14 @@ def _final(workspace: Workspace, members: Members, tuned: Tuned, chosen: Found) 
     if tuned.instances is None:
         levels = {fold: int(LEVELS[column]) for fold, (_, column) in chosen.per_fold.items()}
         counts = histograms(workspace, members, bands)
-        rows = [mask_scores(count, levels[fold]) for count, fold in zip(counts, folds, strict=True)]
+        scores, measured = thresholded_scores(members, counts, [levels[fold] for fold in folds])
         given: tuple[dict[str, Any], ...] = tuple({"level": levels[fold]} for fold in folds)
     else:
         # Each sample is decoded with the setting that the other folds chose under equal weights.
         given = tuned.own
         name = str(tuned.instances["name"])
-        rows = decoded_scores(workspace, members, bands, name, given)
-    return replace(final, scores=score_table(members, rows), own=given)
+        scores, measured = decoded_scores(workspace, members, bands, name, given)
+    return replace(final, scores=scores, own=given, extents=measured)
 
 
 def _given(chosen: Found) -> list[Weights]:

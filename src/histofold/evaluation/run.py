@@ -11,6 +11,7 @@ import pandas as pd
 
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
+from histofold.evaluation import extents
 from histofold.evaluation.crossfit import interval
 from histofold.evaluation.ensembling import Mixture, mix
 from histofold.evaluation.leaderboard import leaderboard
@@ -66,6 +67,7 @@ def evaluate(config: Config) -> None:
     path = ensemble.write(config.path("oof"))
     with atomic(path.with_suffix(".csv")) as temporary:
         mixture.tuned.scores.to_csv(temporary, index=False)
+    extents.write(extents.place(config.path("oof"), ensemble.competition, ensemble.name), mixture.tuned.extents)
     print(cv_table(ensemble, mixture.tuned.scores, workspace.competition.merged))
     for line in (*mixture.lines, *correlations(runs)):
         print(line)

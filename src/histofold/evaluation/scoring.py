@@ -82,11 +82,14 @@ def mask_scores(counts: NDArray[np.int64], level: int) -> dict[str, float]:
     return {"score": dice, "dice": dice, "iou": iou}
 
 
-def instance_scores(
-    decoder: Decoder, bands: MeanBands, truth: NDArray[np.integer[Any]], metric: str
-) -> dict[str, float]:
-    """All instance metrics of a decoded image at the truth's size; `score` is the competition's."""
-    labels = full_size(decoder(bands()), bands.scale, *truth.shape)
+def decoded(decoder: Decoder, bands: MeanBands, shape: tuple[int, ...]) -> NDArray[np.integer[Any]]:
+    """Instances of an image as labels (H, W) of the size `shape`."""
+    height, width = shape
+    return full_size(decoder(bands()), bands.scale, height, width)
+
+
+def instance_scores(truth: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]], metric: str) -> dict[str, float]:
+    """All instance metrics of labels of the truth's size; `score` is the competition's."""
     values = metrics.instance_scores(truth, labels)
     return {"score": values[metric], **values}
 
@@ -112,4 +115,4 @@ def score(task: ScoreTask) -> dict[str, float]:
         return mask_scores(HistogramTask(task.competition, task.sample, bands)(), LEVEL)
     decoder = instances.resolve(task.options, bands.names)
     truth = TruthLabels(task.competition, task.sample.sample_id)()
-    return instance_scores(decoder, bands, truth, task.competition.metric)
+    return instance_scores(truth, decoded(decoder, bands, truth.shape), task.competition.metric)

@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from histofold import instances, metrics
 from histofold.competitions.base import Competition
 from histofold.errors import ConfigError, HistofoldError
+from histofold.evaluation import extents
 from histofold.evaluation.ensembling import Mixture
+from histofold.evaluation.extents import Extent
 from histofold.evaluation.oof import MeanBands
-from histofold.evaluation.scoring import TruthLabels
+from histofold.evaluation.scoring import TruthLabels, instance_scores
 from histofold.evaluation.secondlevel import choose_level, cross_fitted, expected, learn, truth_iou
 from histofold.evaluation.tune import Members, Tuned, score_table
 from histofold.files import atomic, sha256
@@ -45,12 +47,14 @@ class Second:
     Attributes:
         model: learned on all folds.
         scores: one row a sample with all instance metrics, each by trees and a level of the other folds.
+        extents: what each of these predictions has.
         optimistic: mean score of `model` on the samples that it learned on.
         gain: of the mean cross-fitted score, against the decoder alone.
     """
 
     model: SecondLevel
     scores: pd.DataFrame
+    extents: tuple[Extent, ...]
     optimistic: float
     gain: float
 
@@ -101,7 +105,7 @@ def added(workspace: Workspace, mixture: Mixture, name: str) -> tuple[Mixture, d
     lines = (*mixture.lines, second.line(kept))
     if not kept:
         return replace(mixture, lines=lines), None
-    tuned = replace(tuned, scores=second.scores, optimistic=second.optimistic)
+    tuned = replace(tuned, scores=second.scores, extents=second.extents, optimistic=second.optimistic)
     return replace(mixture, tuned=tuned, lines=lines), {"sha256": sha256(path), "gain": second.gain}
 
 
@@ -123,16 +127,18 @@ def second_level(workspace: Workspace, members: Members, tuned: Tuned) -> Second
     def score(at: int, labels: Labels) -> float:
         return named(metrics.contingency(truths[at], full_size(labels, scale, *truths[at].shape)))
 
-    rows = []
-    for truth, labels in zip(truths, cross_fitted(found, folds, score), strict=True):
-        values = metrics.instance_scores(truth, full_size(labels, scale, *truth.shape))
-        rows.append({"score": values[metric], **values})
+    rows, measured = [], []
+    for name, truth, labels in zip(ids, truths, cross_fitted(found, folds, score), strict=True):
+        whole = full_size(labels, scale, *truth.shape)
+        rows.append(instance_scores(truth, whole, metric))
+        measured.append(extents.of_instances(name, whole))
     level = choose_level(found, folds, np.arange(len(folds)), score)
     trees = learn(found)
     final = [score(at, keep(one, expected(trees, one), level)[0]) for at, (one, _) in enumerate(found)]
     scores = score_table(members, rows)
     model = SecondLevel(settings_of(decoders), members.names, level, trees)
-    return Second(model, scores, float(np.mean(final)), float(scores["score"].mean() - tuned.scores["score"].mean()))
+    gain = float(scores["score"].mean() - tuned.scores["score"].mean())
+    return Second(model, scores, tuple(measured), float(np.mean(final)), gain)
 
 
 def candidates_of(decoder: Decoder) -> tuple[Decoder, ...]:

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from histofold import instances, metrics
 from histofold.errors import ConfigError, HistofoldError
+from histofold.evaluation import extents
 from histofold.evaluation.crossfit import cross_fit
+from histofold.evaluation.extents import Extent
 from histofold.evaluation.gridsearch import Choices, GridSearch, Setting, choose, choose_strata
 from histofold.evaluation.oof import MeanBands, Run, predictions, shared_bands
-from histofold.evaluation.scoring import LEVEL, HistogramTask, TruthLabels, instance_scores, mask_scores
+from histofold.evaluation.scoring import LEVEL, HistogramTask, TruthLabels, decoded, instance_scores, mask_scores
 from histofold.instances.tuning import score_grid
 from histofold.parallel import each
 from histofold.workspace import Workspace
@@ -77,6 +79,7 @@ class Tuned:
         instances: decoder and options, for instance competitions.
         curve: (threshold, mean score).
         own: the setting that each sample was given by the other folds: `level`, or the decoder's options.
+        extents: what each sample's prediction has under that setting.
         strata: stratum → its own decoder and options, where that is better; other strata take `instances`.
         lines: what was found, for the person who asked.
     """
@@ -87,6 +90,7 @@ class Tuned:
     instances: dict[str, Any] | None
     curve: tuple[tuple[float, float], ...]
     own: tuple[dict[str, Any], ...] = ()
+    extents: tuple[Extent, ...] = ()
     strata: dict[str, dict[str, Any]] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
 
@@ -119,16 +123,21 @@ def _tune_threshold(workspace: Workspace, members: Members) -> Tuned:
     columns = np.arange(1, 256) if workspace.config.evaluate.tune else np.array([LEVEL])
     choice = cross_fit(curves[:, columns], _folds(members))
     own = [int(columns[choice.per_fold[int(fold)]]) for fold in members.rows["fold"]]
-    rows = [mask_scores(count, level) for count, level in zip(counts, own, strict=True)]
+    scores, measured = thresholded_scores(members, counts, own)
     curve = tuple((level / 255, float(curves[:, level].mean())) for level in range(1, 256, 2))
-    return Tuned(
-        score_table(members, rows),
-        choice.optimistic,
-        int(columns[choice.best]) / 255,
-        None,
-        curve,
-        tuple({"level": level} for level in own),
-    )
+    given = tuple({"level": level} for level in own)
+    threshold = int(columns[choice.best]) / 255
+    return Tuned(scores, choice.optimistic, threshold, None, curve, given, measured)
+
+
+def thresholded_scores(
+    members: Members, counts: Sequence[NDArray[np.int64]], levels: Sequence[int]
+) -> tuple[pd.DataFrame, tuple[Extent, ...]]:
+    """Scores and extents of every sample, from its histogram (2, 256) and a level of its own."""
+    ids = [str(sample_id) for sample_id in members.rows["sample_id"]]
+    rows = [mask_scores(count, level) for count, level in zip(counts, levels, strict=True)]
+    measured = tuple(extents.of_histogram(*each) for each in zip(ids, counts, levels, strict=True))
+    return score_table(members, rows), measured
 
 
 def histograms(workspace: Workspace, members: Members, bands: Sequence[MeanBands]) -> list[NDArray[np.int64]]:
@@ -157,11 +166,11 @@ def _tune_decoder(workspace: Workspace, members: Members, per_stratum: str) -> T
             choice, finer = choose_strata(search, folds, strata, one)
         lines = (_compared(one, finer, choice),)
     own = tuple(dict(grid[column]) for column in choice.own)
-    rows = decoded_scores(workspace, members, members.bands, decoder.name, own)
+    scores, measured = decoded_scores(workspace, members, members.bands, decoder.name, own)
     curve = _curve(search.table, grid, choice.best)
     chosen = {name: _described(decoder.name, grid[column]) for name, column in choice.strata.items()}
     best = _described(decoder.name, grid[choice.best])
-    return Tuned(score_table(members, rows), choice.optimistic, None, best, curve, own, chosen, lines)
+    return Tuned(scores, choice.optimistic, None, best, curve, own, measured, chosen, lines)
 
 
 def _scorer(workspace: Workspace, members: Members, decoder: str) -> Callable[[list[Setting]], NDArray[np.float64]]:
@@ -191,15 +200,16 @@ def decoded_scores(
     bands: Sequence[MeanBands],
     decoder: str,
     settings: Sequence[dict[str, Any]],
-) -> list[dict[str, float]]:
-    """All instance metrics of every sample at full size, each decoded with a setting of its own."""
+) -> tuple[pd.DataFrame, tuple[Extent, ...]]:
+    """All instance metrics and the extent of every sample at full size, each decoded with a setting of its own."""
     competition = workspace.competition
     ids = [str(sample_id) for sample_id in members.rows["sample_id"]]
     tasks = [
         DecodeTask(mixed, TruthLabels(competition, sample_id), decoder, options, competition.metric)
         for sample_id, mixed, options in zip(ids, bands, settings, strict=True)
     ]
-    return _gather(_call, tasks, workspace.config.evaluate.workers, "score")
+    found = _gather(_call, tasks, workspace.config.evaluate.workers, "score")
+    return score_table(members, [values for values, _ in found]), tuple(measured for _, measured in found)
 
 
 def _grid(decoder: instances.Decoder) -> list[dict[str, Any]]:
@@ -230,9 +240,11 @@ class DecodeTask:
     options: dict[str, Any]
     metric: str
 
-    def __call__(self) -> dict[str, float]:
-        """All instance metrics of the image."""
-        return instance_scores(instances.build(self.name, **self.options), self.bands, self.truth(), self.metric)
+    def __call__(self) -> tuple[dict[str, float], Extent]:
+        """All instance metrics of the image, and what its prediction has."""
+        truth = self.truth()
+        labels = decoded(instances.build(self.name, **self.options), self.bands, truth.shape)
+        return instance_scores(truth, labels, self.metric), extents.of_instances(self.truth.sample_id, labels)
 
 
 def _call(task: Any) -> Any:

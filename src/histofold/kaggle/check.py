@@ -11,6 +11,8 @@ from histofold import competitions
 from histofold.competitions.base import Competition
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
+from histofold.evaluation import extents
+from histofold.evaluation.extents import Extent
 from histofold.kaggle import likeness
 from histofold.kaggle.validate import Fault, validate
 
@@ -21,7 +23,8 @@ SHOWN = 50
 def check(config: Config) -> None:
     """Check `file=PATH`, or the submission of `name=NAME`, against the rules of the chosen competition.
 
-    A file that keeps them is then compared with the training truth: a warning, never a fault.
+    A file that keeps them is then compared with the training truth and, where an ensemble's name is known, with its OOF
+    predictions: a warning, never a fault.
 
     Raises:
         ConfigError: the competition has no CSV, or no file was named.
@@ -43,21 +46,36 @@ def check(config: Config) -> None:
 
 
 def _compare(competition: Competition, path: Path, config: Config) -> None:
-    """Print how areas, counts and empty samples compare with the training truth, and draw it; no rule depends on it."""
-    reference = likeness.of_training(competition, config.prepare.workers)
-    if competition.csv is None or not reference:
-        print("no training truth to compare it with")
+    """Print how areas, counts and empty samples compare with truth and OOF, and draw it; no rule depends on it."""
+    folder = config.path("submissions") / competition.name
+    own = path.resolve().is_relative_to(folder.resolve())
+    name = config.name or (path.parent.name if own else None)
+    references = _references(competition, config, name)
+    if competition.csv is None or not references:
         return
     shapes = _shapes(
         competition, competition.submission_ids(), config.path("prepared") / competition.name / "folds.csv"
     )
     submission = likeness.area_statistics(path, competition.csv, shapes)
-    for comparison in likeness.compare(submission, reference):
+    for comparison in likeness.compare_all(submission, references):
         print(comparison)
-    folder = config.path("submissions") / competition.name
-    own = path.resolve().is_relative_to(folder.resolve())
     picture = path.with_name("likeness.png") if own else folder / f"likeness-{path.stem}.png"
-    print(f"picture: {likeness.picture(submission, reference, picture)}")
+    print(f"picture: {likeness.picture(submission, references, picture)}")
+
+
+def _references(competition: Competition, config: Config, name: str | None) -> dict[str, list[Extent]]:
+    """The training truth, and the OOF predictions of the ensemble `name`; says which of them there is not."""
+    found = {likeness.TRUTH: likeness.of_training(competition, config.prepare.workers)}
+    if not found[likeness.TRUTH]:
+        print(f"no {likeness.TRUTH} to compare it with")
+    if name is None:
+        print(f"not compared with {likeness.OOF}: name=NAME takes those of an ensemble")
+    else:
+        place = extents.place(config.path("oof"), competition.name, name)
+        found[likeness.OOF] = extents.read(place) or []
+        if not found[likeness.OOF]:
+            print(f"not compared with {likeness.OOF}: {place} is not there; evaluate name={name} writes it")
+    return {label: reference for label, reference in found.items() if reference}
 
 
 def faults_of(competition: Competition, path: Path, folds: Path | None = None) -> list[Fault]:

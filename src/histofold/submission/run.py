@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -10,10 +11,12 @@ import pandas as pd
 from histofold.competitions.base import Sample
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
+from histofold.evaluation import extents
 from histofold.files import atomic
 from histofold.inference.ensemble import Ensemble
 from histofold.inference.predict import fingerprint_of, predict_samples
-from histofold.kaggle import csv, validate
+from histofold.kaggle import csv, likeness, validate
+from histofold.kaggle.csv import CsvFormat
 from histofold.metrics.merged import NOTE, marked
 from histofold.parallel import each
 from histofold.sources import job
@@ -79,6 +82,8 @@ def submit(config: Config) -> None:
         shapes = {sample.sample_id: (sample.height, sample.width) for sample in samples}
         validate.require(submission.csv, competition.csv, competition.submission_ids(), shapes)
         print(f"{submission.csv}: {count} rows for {len(samples)} samples, valid")
+        for line in unlike(submission, competition.csv, shapes):
+            print(f"look at it before you send it: {line}")
     else:
         print(f"{submission.labels}: {len(samples)} label images ({competition.name} takes no CSV)")
     if competition.kind == "images":
@@ -129,6 +134,15 @@ def encode_all(submission: Submission, samples: list[Sample]) -> dict[str, Encod
             raise result
         encoded[task.sample.sample_id] = result
     return encoded
+
+
+def unlike(submission: Submission, format: CsvFormat, shapes: Mapping[str, tuple[int, int]]) -> list[str]:  # noqa: A002
+    """In what the file differs from the ensemble's OOF predictions; an ensemble of older code has none to compare."""
+    ensemble = submission.ensemble
+    oof = extents.read(extents.place(submission.workspace.config.path("oof"), ensemble.competition, ensemble.name))
+    return (
+        likeness.warnings(likeness.area_statistics(submission.csv, format, shapes), {likeness.OOF: oof}) if oof else []
+    )
 
 
 def write_scores(submission: Submission, samples: list[Sample], encoded: dict[str, Encoded]) -> pd.DataFrame | None:
