@@ -257,5 +257,13 @@ def test_the_search_for_weights_runs_and_says_what_members_add(world: Any, said:
     ensemble = Ensemble.read(world.oof / "ensembles" / "mixed.json")
     assert sum(member.weight for member in ensemble.members) == pytest.approx(1.0)
     assert set(ensemble.extra["adds"]) <= {"first", "second"}
+    kept = ensemble.score["search"]
+    assert kept["asked"] == "best"
+    assert [one["strategy"] for one in kept["found"]] == ["equal", "greedy", "optimise"]
+    for one in kept["found"]:
+        assert f"cross-fitted {one['cross_fitted']:.4f}, optimistic {one['optimistic']:.4f}" in text
+    (chosen,) = [one for one in kept["found"] if one["chosen"]]
+    assert chosen["weights"] == {member.run: pytest.approx(member.weight, abs=1e-5) for member in ensemble.members}
+    assert f"others prefer: cross-fitted {kept['nested']:.4f}" in text
     (world.oof / "ensembles" / "mixed.json").unlink()
     (world.oof / "ensembles" / "mixed.csv").unlink()

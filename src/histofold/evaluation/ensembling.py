@@ -29,13 +29,15 @@ class Mixture:
         members: with the chosen weights.
         tuned: settings and honest scores.
         lines: what the search found, for the person who asked.
-        adds: run → mean score lost without it; what an equal share would change, for a run without a weight.
+        adds: run → what `worth` says of it.
+        searched: the searches beside one another, as the ensemble's file keeps them; None where there was none.
     """
 
     members: Members
     tuned: Tuned
     lines: tuple[str, ...] = ()
     adds: dict[str, float] | None = None
+    searched: dict[str, Any] | None = None
 
 
 def mix(workspace: Workspace, members: Members, runs: Sequence[str]) -> Mixture:
@@ -69,7 +71,10 @@ def mix(workspace: Workspace, members: Members, runs: Sequence[str]) -> Mixture:
         *tuned.lines,
         *(f"  {run} adds {v:+.4f}" for run, v in adds.items()),
     )
-    return Mixture(_weighted(members, chosen), _final(workspace, members, tuned, chosen), lines, adds)
+    nested = chosen.cross_fitted if strategy == "best" else None
+    beside = [_beside(item, runs, item.strategy == chosen.strategy) for item in found]
+    searched = {"asked": strategy, "how": how, "nested": nested, "found": beside}
+    return Mixture(_weighted(members, chosen), _final(workspace, members, tuned, chosen), lines, adds, searched)
 
 
 @dataclass(frozen=True)
@@ -156,6 +161,17 @@ def _nested(strategy: str, chosen: Found) -> list[str]:
     if strategy != "best":
         return []
     return [f"  each fold with the strategy that the others prefer: cross-fitted {chosen.cross_fitted:.4f}"]
+
+
+def _beside(found: Found, runs: Sequence[str], chosen: bool) -> dict[str, Any]:
+    """One search as it is kept: scores at the predictions' scale, and the weights that it would give."""
+    return {
+        "strategy": found.strategy,
+        "chosen": chosen,
+        "cross_fitted": found.cross_fitted,
+        "optimistic": found.optimistic,
+        "weights": dict(zip(runs, found.weights, strict=True)),
+    }
 
 
 def _line(found: Found, runs: Sequence[str], chosen: bool) -> str:

@@ -131,7 +131,8 @@ def describe(workspace: Workspace, runs: Sequence[Run], mixture: Mixture) -> Ens
             "per_fold": {str(fold): float(part) for fold, part in scores.groupby("fold")["score"].mean().items()},
             "per_stratum": {str(key): float(part) for key, part in scores.groupby("stratum")["score"].mean().items()},
             "per_run": {run.name: _own_score(run, members.folds) for run in runs},
-        },
+        }
+        | ({"search": mixture.searched} if mixture.searched else {}),
         threshold_curve=tuned.curve,
         extra={
             column: float(scores[column].mean())

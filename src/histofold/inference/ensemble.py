@@ -50,7 +50,7 @@ class Ensemble:
         instances: `name` and options of the decoder, or None.
         strata: stratum → `name` and options, for those strata that were given a setting of their own.
         second: `sha256` and `gain` of the second level that replaces the decoder, where one does.
-        score: optimistic, cross_fitted, interval, per_fold, per_stratum, per_run.
+        score: optimistic, cross_fitted, interval, per_fold, per_stratum, per_run; `search` where weights were searched.
         threshold_curve: (threshold, score) pairs.
         extra: further metrics.
         created: time in UTC, ISO 8601.

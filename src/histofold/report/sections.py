@@ -24,6 +24,9 @@ OPEN_CURVES = 3
 HEAT = 38
 """Strongest tint of a table's cell in percent; more would cost the text its contrast."""
 
+SEARCHES = {"equal": "Equal weights", "greedy": "Greedy selection", "optimise": "Direct optimisation"}
+"""Searches for weights in words."""
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -142,7 +145,7 @@ def members(ensemble: Ensemble, runs: Sequence[Run], score: float | None) -> dic
     adds = dict((ensemble.record.get("extra") or {}).get("adds") or {})
     total = sum(float(member["weight"]) for member in ensemble.record["members"]) or 1.0
     by_name = {run.name: run for run in runs}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for member in ensemble.record["members"]:
         name, weight = str(member["run"]), float(member["weight"])
         own = float(alone[name]) if name in alone else None
@@ -161,9 +164,47 @@ def members(ensemble: Ensemble, runs: Sequence[Run], score: float | None) -> dic
         )
     text = (
         "“Alone” is the run's own out-of-fold score with the default settings; “Ensemble − alone” is what tuning "
-        "and the other members give it" + ("; “Adds” is what the ensemble loses without it." if adds else ".")
+        "and the other members give it." + (_adds_text([row["weight"] for row in rows]) if adds else "")
     )
-    return {"rows": rows, "adds": bool(adds), "text": text, "correlation": _correlation(runs)}
+    table = {"rows": rows, "adds": bool(adds), "text": text, "correlation": _correlation(runs)}
+    return table | {"searches": _searches(ensemble.score.get("search"))}
+
+
+def _adds_text(weights: Sequence[float]) -> str:
+    """What “Adds” means for members of these weights, as `evaluation.search.worth` measures it."""
+    with_weight = sum(weight > 0 for weight in weights)
+    text = " “Adds” is what the mean score loses without a member, the others keeping their proportions"
+    if with_weight == 1:
+        text = " “Adds” is, for the only member with a weight, its lead over the best other one alone"
+    if with_weight < len(weights):
+        text += "; for a member of weight 0, what an equal share of it would change"
+    return f"{text}. With and without it the setting is the best on all samples, so these numbers are not cross-fitted."
+
+
+def _searches(searched: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The searches for weights beside one another; None where none was made."""
+    if not searched:
+        return None
+    rows = [
+        {
+            "name": SEARCHES.get(one["strategy"], one["strategy"]),
+            "chosen": bool(one["chosen"]),
+            "cross_fitted": float(one["cross_fitted"]),
+            "optimistic": float(one["optimistic"]),
+            "weights": ", ".join(f"{run} {weight:.2f}" for run, weight in one["weights"].items() if weight > 0),
+        }
+        for one in searched["found"]
+    ]
+    text = (
+        "“Cross-fitted”: each fold is scored with the weights that the other folds chose; “Optimistic”: the weights "
+        f"shown, on the samples that chose them. Searched {searched['how']}, at the predictions' own scale."
+    )
+    if searched["nested"] is not None:
+        text += (
+            " Kept is the simplest that a bootstrap over groups does not find worse than the best. With this choice "
+            f"left to the other folds, too, it is {float(searched['nested']):.4f}."
+        )
+    return {"rows": rows, "text": text}
 
 
 def _correlation(runs: Sequence[Run]) -> dict[str, Any] | None:

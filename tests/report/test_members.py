@@ -1,0 +1,82 @@
+"""The section on members: what each adds in words that are true, and the searches for weights beside one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from histofold.competitions.base import Competition
+from histofold.report import sections
+from histofold.report.data import Ensemble
+from histofold.report.run import build
+
+SEARCH: dict[str, Any] = {
+    "asked": "best",
+    "how": "at every threshold",
+    "nested": 0.7321,
+    "found": [
+        {
+            "strategy": name,
+            "chosen": name == "greedy",
+            "cross_fitted": 0.71 + number / 100,
+            "optimistic": 0.75 + number / 100,
+            "weights": {"first": 0.75, "second_run": 0.25 * (number > 0)},
+        }
+        for number, name in enumerate(("equal", "greedy", "optimise"))
+    ],
+}
+
+
+def record(weights: tuple[float, ...], **score: Any) -> Ensemble:
+    """An ensemble of runs a, b, c … with these weights, each of which adds something."""
+    members = [{"run": name, "weight": weight} for name, weight in zip("abcd", weights, strict=False)]
+    adds = {"adds": {str(one["run"]): 0.01 for one in members}}
+    return Ensemble("x", {"members": members, "score": score, "extra": adds}, None)
+
+
+@pytest.mark.parametrize(
+    ("weights", "there", "not_there"),
+    [
+        ((0.5, 0.5), ["loses without a member"], ["lead over", "equal share"]),
+        ((0.5, 0.5, 0.0), ["loses without a member", "equal share"], ["lead over"]),
+        ((1.0, 0.0), ["lead over the best other one", "equal share"], ["loses without a member"]),
+    ],
+)
+def test_adds_is_told_as_it_is_measured(weights: tuple[float, ...], there: list[str], not_there: list[str]) -> None:
+    text = sections.members(record(weights), [], 0.7)["text"]
+    assert [part for part in there if part not in text] == []
+    assert [part for part in not_there if part in text] == []
+    assert "not cross-fitted" in text
+
+
+def test_an_ensemble_without_a_search_shows_none() -> None:
+    ensemble = record((0.5, 0.5))
+    ensemble.record["extra"] = {}
+    found = sections.members(ensemble, [], 0.7)
+    assert found["searches"] is None
+    assert "Adds" not in found["text"]
+
+
+def test_a_single_search_was_not_chosen_among_others() -> None:
+    found = sections.members(record((0.5, 0.5), search={**SEARCH, "asked": "greedy", "nested": None}), [], 0.7)
+    assert "bootstrap" not in found["searches"]["text"]
+
+
+def test_the_page_shows_the_searches(
+    competition: Competition, full: tuple[Path, Path], ensemble: Callable[..., dict[str, Any]]
+) -> None:
+    scores = pd.read_csv(full[0] / "invented" / "ensembles" / "duo.csv")
+    ensemble(full[0], scores, score={"cross_fitted": 0.73, "per_run": {}, "search": SEARCH}, extra={"adds": {}})
+    text = build(competition, *full, workers=1).read_text(encoding="utf-8")
+    part = text[text.index("Which weights") : text.index("Do the runs fail")]
+    for name, cross_fitted in (("Equal weights", "0.7100"), ("Greedy selection", "0.7200"), ("Direct", "0.7300")):
+        assert part.index(name) < part.index(cross_fitted)
+    assert part.count("<small>kept</small>") == 1
+    assert part.index("Greedy") < part.index("kept") < part.index("Direct")
+    assert "first 0.75, second_<wbr>run 0.25" in part
+    assert "second_<wbr>run 0.00" not in part
+    assert "it is 0.7321" in part
