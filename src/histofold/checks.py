@@ -87,6 +87,7 @@ def settings(config: Config) -> None:
             raise ConfigError(f"{key}={value}: out of range; expected {bound}")
     if config.shard is not None:
         _shard(config.shard)
+    _folds(config.folds)
     for group in ("model", "target", "instances"):
         if not isinstance(getattr(config, group).get("name"), str):
             raise ConfigError(f"{group}.name: missing; choose one with {group}=NAME")
@@ -196,6 +197,14 @@ def _one_of(key: str, value: Any, words: tuple[str, ...]) -> None:
         close = difflib.get_close_matches(str(value), words, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ConfigError(f"{key}={value}: expected one of {', '.join(words)}{hint}")
+
+
+def _folds(folds: Any) -> None:
+    fine = re.fullmatch(r"[^\W\d][\w.+-]*", folds) if isinstance(folds, str) else isinstance(folds, Sequence)
+    if not fine:
+        raise ConfigError(
+            f"folds={folds}: expected all, a list such as [0,1] or the name of a fold set; fold=0 is one fold"
+        )
 
 
 def _shard(shard: str) -> None:

@@ -6,6 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+FREE = {
+    "prepare": ("workers", "force"),
+    "train": (
+        "workers",
+        "validate_every",
+        "checkpoint_minutes",
+        "accelerator",
+        "devices",
+        "loggers",
+        "compile",
+    ),
+}
+"""Settings that may change between the sittings of one run: they do not change what is learned."""
+
 
 @dataclass
 class Paths:

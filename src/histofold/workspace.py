@@ -69,8 +69,10 @@ class Workspace:
         """
         path = self.folds_path(fold_set)
         if not path.exists():
-            name = self.config.competition.name
-            raise DataError(f"{path}: no such file; run `./run.sh prepare competition={name}` first")
+            name = fold_set or self.fold_set
+            more = "" if name == "default" else f" folds={name} prepare.fold_seed=1"
+            how = f"./run.sh prepare competition={self.config.competition.name}{more}"
+            raise DataError(f"{path}: no such file; run `{how}` first")
         return folds.read(path)
 
     @property

@@ -35,6 +35,14 @@ def test_repeats_are_told_with_mean_and_spread(tmp_path: Path) -> None:
     assert line.split() == ["again,", "first,", "folds", "0.7000", "±", "0.1000"]
 
 
+def test_a_fold_sets_seed_and_what_changes_nothing_still_make_a_repeat(tmp_path: Path) -> None:
+    trained(tmp_path, "first", [0.5, 0.7], prepare={"scale": 4, "fold_seed": 0, "workers": 0})
+    trained(tmp_path, "folds", [0.8, 0.8], prepare={"scale": 4, "fold_seed": 1, "workers": 9}, folds="second")
+    trained(tmp_path, "coarse", [0.7, 0.9], prepare={"scale": 8, "fold_seed": 0, "workers": 0})
+    (line,) = [line for line in leaderboard(find_runs(tmp_path), tmp_path).splitlines() if line.endswith("0.1414")]
+    assert line.split() == ["first,", "folds", "0.7000", "±", "0.1414"]
+
+
 def test_without_repeats_nothing_is_said_of_them(tmp_path: Path) -> None:
     trained(tmp_path, "first", [0.5, 0.7])
     trained(tmp_path, "longer", [0.9, 0.9], train={"epochs": 9})

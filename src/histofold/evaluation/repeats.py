@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from histofold.config import FREE
 from histofold.files import digest
 
 SAME = ("competition", "model", "target", "loss", "augment", "optimizer", "prepare", "train")
 """Settings that two runs share when one repeats the other."""
+
+VARIED = {**FREE, "prepare": (*FREE["prepare"], "fold_seed")}
+"""Those of them that may differ: they change nothing, or make another fold set."""
 
 
 def alike(configs: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
@@ -19,5 +23,10 @@ def alike(configs: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """
     kinds: dict[str, list[str]] = {}
     for name, config in configs.items():
-        kinds.setdefault(digest({key: config.get(key) for key in SAME}), []).append(name)
+        kinds.setdefault(digest({key: _shared(key, config.get(key)) for key in SAME}), []).append(name)
     return [names for names in kinds.values() if len(names) > 1]
+
+
+def _shared(section: str, values: Any) -> Any:
+    varied = VARIED.get(section, ())
+    return {key: each for key, each in values.items() if key not in varied} if isinstance(values, Mapping) else values

@@ -84,6 +84,12 @@ def merged_strata(train: Sequence[Sample], n_folds: int) -> list[str]:
     return [name if sample.stratum in few else sample.stratum for sample in train]
 
 
+def parts(folds: pd.DataFrame) -> set[frozenset[str]]:
+    """Training samples that are held out together, whatever their fold is called."""
+    train = folds[(folds["split"] == "train") & (folds["fold"] >= 0)]
+    return {frozenset(members) for _, members in train.groupby("fold")["sample_id"]}
+
+
 def write(path: Path, folds: pd.DataFrame) -> None:
     """Write folds.csv atomically."""
     with files.atomic(path) as temporary:

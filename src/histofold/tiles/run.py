@@ -47,4 +47,9 @@ def prepare_folds(workspace: Workspace, samples: list[Sample]) -> str:
     table = folds.make(samples, settings.n_folds, settings.fold_seed)
     folds.write(path, table)
     sizes = table[table["split"] == "train"].groupby("fold").size()
-    return f"{path}: {len(sizes)} folds of {', '.join(map(str, sizes))} samples; edit it if you know better"
+    text = f"{path}: {len(sizes)} folds of {', '.join(map(str, sizes))} samples; edit it if you know better"
+    first = workspace.folds_path("default")
+    if path != first and first.exists() and folds.parts(folds.read(first)) == folds.parts(table):
+        again = "another prepare.fold_seed, with prepare.force=true, makes others"
+        text += f"\nits samples are held out together as in {first.name}, so that it tells nothing new: {again}"
+    return text

@@ -17,7 +17,7 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from histofold import losses, models, targets
-from histofold.config import Config
+from histofold.config import FREE, Config
 from histofold.errors import ConfigError, DataError
 from histofold.files import atomic, sha256, write_text
 from histofold.inference import checkpoint
@@ -34,10 +34,6 @@ from histofold.training.optim import OptimizerOptions, build_optimizer, build_sc
 from histofold.training.preprocessing import check_mixing, preprocess_of
 from histofold.training.records import Records, close
 from histofold.workspace import Workspace
-
-FREE = ("workers", "validate_every", "checkpoint_minutes", "accelerator", "devices", "loggers", "compile")
-"""Settings of `train` that may change between the sittings of one run: they do not change what is learned."""
-
 
 IDENTITY = ("model", "target", "loss", "augment", "optimizer", "prepare", "train", "seed", "folds")
 """The sections that make a run what it is, beside the competition."""
@@ -131,9 +127,8 @@ def identity(values: Any) -> dict[str, Any]:
             # What a run from before an option existed did is what the option's default does.
             content = {**asdict(AugmentOptions()), **content}
         for key, value in content.items():
-            if (section, key) in {("prepare", "workers"), ("prepare", "force")} or (section == "train" and key in FREE):
-                continue
-            flat[f"{section}.{key}"] = value
+            if key not in FREE.get(section, ()):
+                flat[f"{section}.{key}"] = value
     return flat
 
 
