@@ -121,6 +121,57 @@ def test_a_bad_sample_costs_its_own_row_only(nuclei: World, machine: Any) -> Non
     assert found[2:] == [row for row in rows[1:] if not row.startswith(bad)]
 
 
+LOOK = """
+import re
+sys.path.insert(0, str(next(Path(os.environ['HISTOFOLD_INPUT']).rglob('package'))))
+sys.dont_write_bytecode = True
+os.environ['NUMBA_CACHE_DIR'] = tempfile.mkdtemp(prefix='histofold-numba-')
+import histofold.offline.run as offline
+real, seen = offline.predict_sample, []
+
+def disk():
+    found = []
+    for place in ('TMPDIR', 'HISTOFOLD_WORKING'):
+        for path in Path(os.environ[place]).rglob('*'):
+            if path.is_file() and not re.search('/histofold-(numba|packages)-', str(path)):
+                found.append(path.name)
+    return found
+
+def watched(source, members, weights, settings, path, **more):
+    before = disk()
+    real(source, members, weights, settings, path, **more)
+    seen.append([before, disk() == [path.name] and path.stat().st_size])
+    if len(seen) == 1:
+        raise RuntimeError('broken after its prediction was written')
+
+offline.predict_sample = watched
+"""
+"""A cell that looks at the disk before and after each sample's prediction is written, and lets the first one fail."""
+
+
+def frees_the_disk(world: World, there: Machine) -> None:
+    there.cells[-1:] = [LOOK, there.cells[-1], "print('SEEN', json.dumps([seen, disk()]))"]
+    done = there.run()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr.count("an EMPTY ROW: RuntimeError: broken after") == 1
+    seen, left = json.loads(done.stdout.split("SEEN ")[1])
+    samples = (world.submission / "submission.csv").read_text().splitlines()[1:]
+    assert len(seen) == len({row.split(",")[0] for row in samples}) > 1
+    # Nothing of a sample is there when the next one begins, not even of one that failed; then one file alone is.
+    assert [before for before, _ in seen] == [[]] * len(seen)
+    assert all(size > 0 for _, size in seen)
+    assert left == ["submission.csv"]
+
+
+def test_each_images_disk_is_freed_before_the_next(nuclei: World, machine: Any) -> None:
+    frees_the_disk(nuclei, machine(nuclei))
+
+
+@pytest.mark.slow
+def test_each_slides_disk_is_freed_before_the_next(kidney: World, machine: Any) -> None:
+    frees_the_disk(kidney, machine(kidney))
+
+
 def test_a_notebook_refuses_another_version_of_its_dataset(nuclei: World, machine: Any) -> None:
     there = machine(nuclei)
     there.cells[-1] = there.cells[-1].replace(Manifest.read(there.dataset).stamp, "0" * 16)
