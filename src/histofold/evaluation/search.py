@@ -30,19 +30,19 @@ Steps = Generator[list[Weights], tuple[Weights, float], Weights]
 ROUNDS = 12
 """Members that greedy selection draws at most, with replacement (Caruana et al. 2004)."""
 
-STEPS = (0.4, 0.2, 0.1)
+STEPS = (0.25, 0.1)
 """Share of the weight that a move of the climb gives to a member or takes from it, coarse to fine."""
 
 MOVES = 6
 """Moves of each length that the climb makes at most."""
 
-GAIN = 1e-5
-"""A change must be worth more than this, else the search would walk along a plateau."""
+GAIN = 1e-4
+"""A change must be worth more than this: less is noise in any competition, and the search would walk along a plateau."""
 
 SCREEN = 96
 """Samples that candidates are compared on first; with less than twice as many, all of them at once."""
 
-SHORTLIST = 3
+SHORTLIST = 2
 """Candidates of a step that are compared on all samples."""
 
 
