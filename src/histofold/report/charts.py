@@ -143,7 +143,7 @@ class Chart:
         self.parts.append(Markup('<path class="area {}" d="{}"/>').format(style, path))
 
     def rule_x(self, value: float, text: str, style: str = "") -> None:
-        """A vertical line at `value` with a short text beside it."""
+        """A vertical line at `value` with a short text at its foot: what is chosen lies at the top of a curve."""
         place = self.px(value)
         flip = self.x.share(value) > 0.6
         form = Markup(
@@ -152,7 +152,7 @@ class Chart:
         anchor = Markup(' text-anchor="end"') if flip else ""
         foot = self.height - self.bottom
         shift = place - 5 if flip else place + 5
-        self.parts.append(form.format(style, place, place, self.top, foot, shift, self.top + 12, anchor, text))
+        self.parts.append(form.format(style, place, place, self.top, foot, shift, foot - 10, anchor, text))
 
     def segment(self, start: Point, end: Point, style: str = "") -> None:
         """A straight thin line between two points."""

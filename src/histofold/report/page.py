@@ -213,6 +213,8 @@ def _tiles(content: Content) -> list[Tile]:
         elif ensemble.record.get("threshold") is not None:
             tiles.append(Tile("Threshold", f"{float(ensemble.record['threshold']):.3f}"))
         for name, value in (ensemble.record.get("extra") or {}).items():
+            if name == content.competition.metric:
+                continue  # it is the large number already
             if isinstance(value, int | float) and not isinstance(value, bool) and len(tiles) < 7:
                 tiles.append(Tile(name, f"{value:.4f}"))
     submissions = [one for one in content.found.submissions if one.csv or one.provenance]

@@ -43,7 +43,8 @@ def board(runs: Sequence[Run], merged: bool = False) -> dict[str, Any] | None:
     if not lines:
         return None
     domain = _domain([line.value for line in lines])
-    names = [name for line in lines for name in line.others]
+    # The competition's own metric stands there as the score already.
+    names = [name for line in lines for name in line.others if any(_differs(other, name) for other in lines)]
     others = sorted(set(names), key=lambda name: (-names.count(name), names.index(name)))[:SHOWN_METRICS]
     alike = len({tuple(line.folds) for line in lines}) == 1
     text = "Mean score of the samples that each run did not train on, best first."
@@ -54,6 +55,10 @@ def board(runs: Sequence[Run], merged: bool = False) -> dict[str, Any] | None:
     rows = [{"line": line, "whisker": _whisker(line.value, domain)} for line in lines]
     titles = {name: marked(name, merged) for name in others}
     return {"rows": rows, "others": others, "titles": titles, "text": text, "repeats": repeats(runs)}
+
+
+def _differs(line: stats.Standing, name: str) -> bool:
+    return name in line.others and not np.isclose(line.others[name], line.value.mean)
 
 
 def repeats(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -72,7 +77,15 @@ def curves(runs: Sequence[Run]) -> dict[str, Any] | None:
     ranked = [line.name for line in stats.leaderboard(runs)]
     ordered = sorted(runs, key=lambda run: ranked.index(run.name) if run.name in ranked else len(ranked))
     figures = [found for found in (plots.curves(run) for run in ordered) if found]
-    return {"first": figures[:OPEN_CURVES], "rest": figures[OPEN_CURVES:]} if figures else None
+    if not figures:
+        return None
+    first, rest = figures[:OPEN_CURVES], figures[OPEN_CURVES:]
+    return {"first": _shared_rows(first), "rest": _shared_rows(rest), "more": len(rest)}
+
+
+def _shared_rows(figures: list[list[plots.Figure]]) -> list[list[plots.Figure]]:
+    """Figures of a run side by side; runs that were not validated on the way, and have but one, share a row."""
+    return figures if any(len(one) > 1 for one in figures) else [[figure for one in figures for figure in one]]
 
 
 def cv(scores: pd.DataFrame, whose: str, note: str = "") -> dict[str, Any]:
