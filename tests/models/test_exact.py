@@ -195,10 +195,10 @@ def test_the_same_seed_gives_the_same_bits(name: str) -> None:
 
 
 def test_a_fast_dice_unit_gives_the_same_bits_on_any_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    from histofold.models import dice_fast
+    from histofold.models import dice_numbers
 
-    monkeypatch.setattr(dice_fast, "BAND_GRAIN", 1)
-    monkeypatch.setattr(dice_fast, "PLANE_GRAIN", 1)
+    monkeypatch.setattr(dice_numbers, "BAND_GRAIN", 1)
+    monkeypatch.setattr(dice_numbers, "PLANE_GRAIN", 1)
     now, found = torch.get_num_threads(), []
     for threads in (1, 3):
         torch.manual_seed(0)
