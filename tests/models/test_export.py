@@ -27,8 +27,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "smp": ("smp", {"encoder": "tu-test_resnet"}),
 }
 OUTPUTS = 2
-USUAL = ["kidney_segnet", "fullnet", "unet", "glomerulus_unet", "unetpp", "smp"]
-"""One of each class; the others take minutes and are asked with the slow tests."""
+USUAL = ["fullnet", "unet", "glomerulus_unet", "unetpp", "smp"]
+"""One of each class but Kidney-SegNet, for which one of its stages stands; the others are asked with the slow tests."""
 
 
 @functools.cache
@@ -115,9 +115,32 @@ def test_onnx_takes_every_network_and_any_batch(name: str) -> None:
     check_onnx(name)
 
 
-def test_the_export_of_kidney_segnet_is_compared_with_its_fast_form() -> None:
+def stage() -> torch.nn.Module:
+    """The last stage of Kidney-SegNet's decoder: attention gate, deep feature, two DiCE units."""
+    found: torch.nn.Module = settled("kidney_segnet").get_submodule("decoder.2")
+    return found
+
+
+def features(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(count)
+    return torch.randn(count, 4, 32, 32, generator=generator), torch.randn(count, 8, 16, 16, generator=generator)
+
+
+def test_torch_export_takes_a_stage_of_kidney_segnet_and_any_batch() -> None:
+    batch = {0: torch.export.Dim("batch")}
+    program = torch.export.export(stage(), features(2), dynamic_shapes=(batch, batch))
+    calls = {str(node.target) for node in program.graph.nodes}
+    assert any("prelu" in call for call in calls), "the exported graph holds the units' own layers"
+    for count in (2, 5):
+        skip, coarse = features(count)
+        with torch.inference_mode():
+            found = stage()(skip, coarse)
+        assert float(found.std()) > 0.2
+        assert torch.allclose(program.module()(skip, coarse), found, atol=1e-4), count
+
+
+def test_what_exports_of_kidney_segnet_are_compared_with_is_its_fast_form() -> None:
     units = [layer for layer in settled("kidney_segnet").modules() if isinstance(layer, DiceUnit)]
+    assert len(units) > 10
     with torch.inference_mode():
         assert all(unit._fast(torch.zeros(1, unit.in_channels, *unit.size), None) for unit in units)
-    calls = {str(node.target) for node in exported("kidney_segnet").graph.nodes}
-    assert any("prelu" in call for call in calls), "the exported graph holds the unit's own layers"
