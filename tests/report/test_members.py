@@ -50,7 +50,13 @@ def test_adds_is_told_as_it_is_measured(weights: tuple[float, ...], there: list[
     text = sections.members(record(weights), [], 0.7)["text"]
     assert [part for part in there if part not in text] == []
     assert [part for part in not_there if part in text] == []
-    assert "not cross-fitted" in text
+    assert "the threshold is the best on all samples, so these numbers are not cross-fitted" in text
+
+
+def test_adds_of_instances_knows_few_settings() -> None:
+    ensemble = record((0.5, 0.5))
+    ensemble.record["instances"] = {"name": "watershed"}
+    assert "best of a handful on all samples" in sections.members(ensemble, [], 0.7)["text"]
 
 
 def test_an_ensemble_without_a_search_shows_none() -> None:

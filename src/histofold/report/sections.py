@@ -177,13 +177,13 @@ def members(ensemble: Ensemble, runs: Sequence[Run], score: float | None) -> dic
         )
     text = (
         "“Alone” is the run's own out-of-fold score with the default settings; “Ensemble − alone” is what tuning "
-        "and the other members give it." + (_adds_text([row["weight"] for row in rows]) if adds else "")
+        "and the other members give it." + (_adds_text(ensemble, [row["weight"] for row in rows]) if adds else "")
     )
     table = {"rows": rows, "adds": bool(adds), "text": text, "correlation": _correlation(runs)}
     return table | {"searches": _searches(ensemble.score.get("search"))}
 
 
-def _adds_text(weights: Sequence[float]) -> str:
+def _adds_text(ensemble: Ensemble, weights: Sequence[float]) -> str:
     """What “Adds” means for members of these weights, as `evaluation.search.worth` measures it."""
     with_weight = sum(weight > 0 for weight in weights)
     text = " “Adds” is what the mean score loses without a member, the others keeping their proportions"
@@ -191,7 +191,11 @@ def _adds_text(weights: Sequence[float]) -> str:
         text = " “Adds” is, for the only member with a weight, its lead over the best other one alone"
     if with_weight < len(weights):
         text += "; for a member of weight 0, what an equal share of it would change"
-    return f"{text}. With and without it the setting is the best on all samples, so these numbers are not cross-fitted."
+    # A decoder has hundreds of settings: `evaluation.gridsearch.sparse` is what is tried.
+    setting = (
+        "decoder's setting is the best of a handful" if ensemble.record.get("instances") else "threshold is the best"
+    )
+    return f"{text}. With and without it the {setting} on all samples, so these numbers are not cross-fitted."
 
 
 def _searches(searched: dict[str, Any] | None) -> dict[str, Any] | None:
