@@ -167,8 +167,9 @@ def test_without_javascript_everything_is_there(browser: Any, page: Path) -> Non
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
 
 
-def test_words_in_charts_can_be_read_on_a_phone(browser: Any, page: Path) -> None:
-    browser.open(page, 390)
+@pytest.mark.parametrize("width", [390, 800, 1600])
+def test_words_in_charts_can_be_read(browser: Any, page: Path, width: int) -> None:
+    browser.open(page, width)
     script = """[...document.querySelectorAll('.chart text')].filter(e => e.checkVisibility()).map(e => {
         const scale = e.getScreenCTM(), size = parseFloat(getComputedStyle(e).fontSize);
         return size * Math.hypot(scale.a, scale.b); })"""

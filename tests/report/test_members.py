@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -86,3 +87,27 @@ def test_the_page_shows_the_searches(
     assert "first 0.75, second_<wbr>run 0.25" in part
     assert "second_<wbr>run 0.00" not in part
     assert "it is 0.7321" in part
+
+
+def test_metrics_that_most_people_ask_for_come_first() -> None:
+    assert sections.by_interest(["precision_50", "iou", "ap50", "dq", "dice"]) == [
+        "dice", "ap50", "iou", "precision_50", "dq",
+    ]  # fmt: skip
+
+
+def test_the_threshold_of_a_decoder_is_marked_on_its_curve() -> None:
+    ensemble = record((1.0,))
+    ensemble.record["threshold_curve"] = [[0.3, 0.5], [0.5, 0.7], [0.6, 0.6]]
+    nothing = np.zeros((2, 256), np.int64)
+    for more, said in (
+        ({"threshold": None, "instances": {"name": "watershed", "threshold": 0.5}}, "chosen 0.5"),
+        ({"threshold": 0.3, "instances": None}, "chosen 0.3"),
+    ):
+        ensemble.record.update(more)
+        found = sections.tuning(ensemble, nothing, 0.5)
+        assert found is not None
+        assert f">{said}<" in found["figures"][0].svg
+    ensemble.record.update({"threshold": None, "instances": {"name": "flow"}})
+    found = sections.tuning(ensemble, nothing, 0.5)
+    assert found is not None
+    assert ">chosen" not in found["figures"][0].svg

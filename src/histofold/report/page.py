@@ -212,11 +212,11 @@ def _tiles(content: Content) -> list[Tile]:
                 tiles.append(Tile("Second level", f"{float(second['gain']):+.4f}", "against the decoder alone"))
         elif ensemble.record.get("threshold") is not None:
             tiles.append(Tile("Threshold", f"{float(ensemble.record['threshold']):.3f}"))
-        for name, value in (ensemble.record.get("extra") or {}).items():
-            if name == content.competition.metric:
-                continue  # it is the large number already
-            if isinstance(value, int | float) and not isinstance(value, bool) and len(tiles) < 7:
-                tiles.append(Tile(name, f"{value:.4f}"))
+        extra = ensemble.record.get("extra") or {}
+        for name in sections.by_interest([name for name in extra if name != content.competition.metric]):
+            # The competition's metric is the large number already.
+            if isinstance(extra[name], int | float) and not isinstance(extra[name], bool) and len(tiles) < 7:
+                tiles.append(Tile(name, f"{extra[name]:.4f}"))
     submissions = [one for one in content.found.submissions if one.csv or one.provenance]
     names = ", ".join(one.name for one in submissions)
     tiles.append(Tile("Submitted", names or "nothing yet", _outcome(content)))

@@ -18,6 +18,7 @@ from histofold.report.data import Ensemble, Run
 from histofold.report.stats import Estimate
 
 SHOWN_METRICS = 4
+INTEREST = ("dice", "ap50", "f1_50", "pq", "aji", "iou")
 OPEN_CURVES = 3
 """Runs whose curves are open from the start."""
 
@@ -45,7 +46,7 @@ def board(runs: Sequence[Run], merged: bool = False) -> dict[str, Any] | None:
     domain = _domain([line.value for line in lines])
     # The competition's own metric stands there as the score already.
     names = [name for line in lines for name in line.others if any(_differs(other, name) for other in lines)]
-    others = sorted(set(names), key=lambda name: (-names.count(name), names.index(name)))[:SHOWN_METRICS]
+    others = by_interest(sorted(set(names), key=lambda name: (-names.count(name), names.index(name))))[:SHOWN_METRICS]
     alike = len({tuple(line.folds) for line in lines}) == 1
     text = "Mean score of the samples that each run did not train on, best first."
     if not alike:
@@ -55,6 +56,11 @@ def board(runs: Sequence[Run], merged: bool = False) -> dict[str, Any] | None:
     rows = [{"line": line, "whisker": _whisker(line.value, domain)} for line in lines]
     titles = {name: marked(name, merged) for name in others}
     return {"rows": rows, "others": others, "titles": titles, "text": text, "repeats": repeats(runs)}
+
+
+def by_interest(names: Sequence[str]) -> list[str]:
+    """Metrics that most people ask for first, the others behind them as they come."""
+    return sorted(names, key=lambda name: INTEREST.index(name) if name in INTEREST else len(INTEREST))
 
 
 def _differs(line: stats.Standing, name: str) -> bool:
@@ -135,7 +141,9 @@ def tuning(ensemble: Ensemble | None, histogram: NDArray[np.int64], threshold: f
     curve = ensemble.record.get("threshold_curve") if ensemble else None
     result = stats.reliability(histogram)
     if curve:
-        chosen = ensemble.record.get("threshold") if ensemble else None
+        # The curve of a decoder is that of its own option, with the others as chosen.
+        record = ensemble.record if ensemble else {}
+        chosen = record["threshold"] if record.get("threshold") is not None else _option(record, "threshold")
         figures.append(plots.threshold(curve, chosen))
     elif result:
         curve = stats.dice_by_threshold(histogram)
@@ -150,6 +158,12 @@ def tuning(ensemble: Ensemble | None, histogram: NDArray[np.int64], threshold: f
         return None
     pixels = int(histogram.sum())
     return {"figures": figures, "text": f"From the out-of-fold predictions: {pixels:,} pixels against their truth."}
+
+
+def _option(record: dict[str, Any], name: str) -> float | None:
+    """A number among the decoder's options; None where it has none of that name, or there is no decoder."""
+    value = (record.get("instances") or {}).get(name)
+    return None if value is None else float(value)
 
 
 def members(ensemble: Ensemble, runs: Sequence[Run], score: float | None) -> dict[str, Any]:
