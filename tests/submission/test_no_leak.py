@@ -18,8 +18,8 @@ from histofold.evaluation.search import Found
 from histofold.inference.bandfile import BandFile, BandFileWriter
 from histofold.targets import build
 
-Given = dict[int, tuple[Any, Any]]
-"""Fold → the weights of its runs and the setting of each of its samples."""
+Given = dict[int, tuple[Any, Any, Any]]
+"""Fold → the weights of its runs, the setting of each of its samples, and what their cross-fitted predictions have."""
 
 
 def add_run(world: Any) -> None:
@@ -53,13 +53,18 @@ def given(world: Any, strategy: str, monkeypatch: pytest.MonkeyPatch) -> Given:
         searched.append(real_search(*arguments, **named))
         return searched[-1]
 
+    def simplest(*arguments: Any) -> Found:
+        searched.append(real_simplest(*arguments))
+        return searched[-1]
+
     def mix(*arguments: Any) -> Mixture:
         mixed.append(real_mix(*arguments))
         return mixed[-1]
 
-    real_search, real_mix = ensembling.search, evaluation.mix
+    real_search, real_simplest, real_mix = ensembling.search, ensembling.simplest, evaluation.mix
     with monkeypatch.context() as patched:
         patched.setattr(ensembling, "search", search)
+        patched.setattr(ensembling, "simplest", simplest)
         patched.setattr(evaluation, "mix", mix)
         assert world.run("evaluate", "runs=[run,other]", f"evaluate.search={strategy}") == 0
     (mixture,) = mixed
@@ -70,11 +75,23 @@ def given(world: Any, strategy: str, monkeypatch: pytest.MonkeyPatch) -> Given:
         else dict.fromkeys(set(folds), "equal")
     )
     own = np.array([repr(setting) for setting in mixture.tuned.own])
-    return {int(fold): (weights[int(fold)], own[folds == fold].tolist()) for fold in np.unique(folds)}
+    extents = np.array([repr(extent) for extent in mixture.tuned.extents])
+    return {
+        int(fold): (weights[int(fold)], own[folds == fold].tolist(), extents[folds == fold].tolist())
+        for fold in np.unique(folds)
+    }
 
 
 @pytest.mark.parametrize(
-    ("truth", "strategy"), [("mask", "greedy"), ("mask", "optimise"), ("instances", "equal"), ("instances", "optimise")]
+    ("truth", "strategy"),
+    [
+        ("mask", "greedy"),
+        ("mask", "optimise"),
+        ("mask", "best"),
+        ("instances", "equal"),
+        ("instances", "optimise"),
+        ("instances", "best"),
+    ],
 )
 def test_a_folds_own_truth_changes_nothing_of_what_it_is_given(
     draw: Callable[..., Any], truth: str, strategy: str, monkeypatch: pytest.MonkeyPatch
