@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from histofold.errors import DataError
 from histofold.files import digest
+from histofold.inference.allocator import one_arena
 from histofold.inference.bandfile import BandFile, BandFileWriter
 from histofold.inference.member import Member
 from histofold.inference.readahead import ahead
@@ -113,6 +114,7 @@ def predict_sample(
         source.full_width,
         fingerprint,
     )
+    one_arena()
     # Computing runs ahead in a thread of its own, so that compressing does not hold it up.
     rows = ahead(predict_rows(source, members, weights, settings), OUTPUT_AHEAD)
     with closing(rows), writer:
