@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from histofold.allocator import one_arena
 from histofold.errors import HistofoldError
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ PRINT = ("-c", "--cfg")
 def main(verb: str, argv: Sequence[str] | None = None) -> int:
     """Run a verb with the overrides in `argv` (by default the process's own); gives the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if verb == "predict":
+        one_arena()
     try:
         return _dispatch(verb, arguments)
     except KeyboardInterrupt:

@@ -221,6 +221,16 @@ def resident(key: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {key}")
 
 
+AS_PREDICT = """
+import runpy, sys
+from histofold.allocator import one_arena
+one_arena()
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""The allocator is told before any library starts a thread, as `predict` does."""
+
+
 def measure_memory(path: Path, device: str) -> None:
     """In a process of its own: peak memory of a prediction less that after loading the model and one batch."""
     member = make_members(1, settings_for(device).torch_device())[0]
@@ -240,7 +250,7 @@ def bench_memory(folder: Path, device: str, width: int, height: int) -> list[dic
     for layout in LAYOUTS:
         for rows in (height, 4 * height):
             path = draw_slide(folder / "memory.tif", rows, width, layout)
-            command = [sys.executable, __file__, "--measure", str(path), "--device", device]
+            command = [sys.executable, "-c", AS_PREDICT, __file__, "--measure", str(path), "--device", device]
             found = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=found)
             values = json.loads(done.stdout.splitlines()[-1])

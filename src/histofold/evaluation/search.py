@@ -37,7 +37,7 @@ MOVES = 6
 """Moves of each length that the climb makes at most."""
 
 GAIN = 1e-4
-"""A change must be worth more than this: less is noise in any competition, and the search would walk along a plateau."""
+"""A change must be worth more than this: less is noise, and the search would walk along a plateau."""
 
 SCREEN = 96
 """Samples that candidates are compared on first; with less than twice as many, all of them at once."""

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from histofold.allocator import one_arena
 from histofold.errors import DataError
 from histofold.files import digest
-from histofold.inference.allocator import one_arena
 from histofold.inference.bandfile import BandFile, BandFileWriter
 from histofold.inference.member import Member
 from histofold.inference.readahead import ahead

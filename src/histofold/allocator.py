@@ -15,7 +15,8 @@ def one_arena() -> bool:
 
     By default each thread frees into an arena of its own. Reading, blending and writing pass bands of some ten
     megabytes from thread to thread, so several arenas come to hold bands that nobody uses: 30 % more memory on a slide
-    of 40,000 pixels' width, and more on a longer one. Sharing costs no time: bands are few and large.
+    of 40,000 pixels' width, and more on a longer one. Sharing costs no time: bands are few and large. It has to be
+    asked for before libraries start their threads, whose arenas would be shared out among later ones.
     """
     try:
         return bool(ctypes.CDLL(None).mallopt(_ARENA_MAX, 1))

@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from histofold.inference.allocator import one_arena
+from histofold.allocator import one_arena
 
 ARENAS = """
 import ctypes, re, sys, tempfile, threading
-from histofold.inference.allocator import one_arena
+from histofold.allocator import one_arena
 if {wanted}:
     assert one_arena()
 libc = ctypes.CDLL(None)
