@@ -36,6 +36,7 @@ def dice(root: Path, scale: int) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_dice_hardly_depends_on_the_scale(tmp_path: Path) -> None:
     found = {scale: dice(tmp_path, scale) for scale in CROPS}
     assert min(found.values()) > 0.6, found
