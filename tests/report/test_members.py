@@ -12,7 +12,7 @@ import pytest
 
 from histofold.competitions.base import Competition
 from histofold.report import sections
-from histofold.report.data import Ensemble
+from histofold.report.data import Ensemble, collect
 from histofold.report.run import build
 
 SEARCH: dict[str, Any] = {
@@ -111,3 +111,9 @@ def test_the_threshold_of_a_decoder_is_marked_on_its_curve() -> None:
     found = sections.tuning(ensemble, nothing, 0.5)
     assert found is not None
     assert ">chosen" not in found["figures"][0].svg
+
+
+def test_the_competitions_metric_stands_there_once(competition: Competition, full: tuple[Path, Path]) -> None:
+    runs = collect("invented", *full).runs
+    assert "dice" in (sections.board(runs) or {})["others"]
+    assert "dice" not in (sections.board(runs, metric="dice") or {})["others"]

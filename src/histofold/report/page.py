@@ -86,7 +86,7 @@ def values(content: Content) -> dict[str, Any]:
         "title": f"{content.competition.name}: histofold report",
         "competition": content.competition.name,
         "notes": [{"what": what, "how": how} for what, how in content.notes],
-        "board": sections.board(content.found.runs, content.competition.merged),
+        "board": sections.board(content.found.runs, content.competition.merged, content.competition.metric),
         "curves": sections.curves(content.found.runs),
         "cv": sections.cv(content.scores, content.whose, _note(content)) if content.scores is not None else None,
         "tuning": _tuning(content),

@@ -38,14 +38,18 @@ class Tile:
     hint: str = ""
 
 
-def board(runs: Sequence[Run], merged: bool = False) -> dict[str, Any] | None:
-    """Leaderboard of runs; None when nothing is scored. `merged` marks instance scores of merged labels."""
+def board(runs: Sequence[Run], merged: bool = False, metric: str = "") -> dict[str, Any] | None:
+    """Leaderboard of runs; None when nothing is scored.
+
+    Args:
+        merged: marks instance scores of merged labels.
+        metric: the competition's own, which stands there as the score.
+    """
     lines = stats.leaderboard(runs)
     if not lines:
         return None
     domain = _domain([line.value for line in lines])
-    # The competition's own metric stands there as the score already.
-    names = [name for line in lines for name in line.others if any(_differs(other, name) for other in lines)]
+    names = [name for line in lines for name in line.others if name != metric]
     others = by_interest(sorted(set(names), key=lambda name: (-names.count(name), names.index(name))))[:SHOWN_METRICS]
     alike = len({tuple(line.folds) for line in lines}) == 1
     text = "Mean score of the samples that each run did not train on, best first."
@@ -61,10 +65,6 @@ def board(runs: Sequence[Run], merged: bool = False) -> dict[str, Any] | None:
 def by_interest(names: Sequence[str]) -> list[str]:
     """Metrics that most people ask for first, the others behind them as they come."""
     return sorted(names, key=lambda name: INTEREST.index(name) if name in INTEREST else len(INTEREST))
-
-
-def _differs(line: stats.Standing, name: str) -> bool:
-    return name in line.others and not np.isclose(line.others[name], line.value.mean)
 
 
 def repeats(runs: Sequence[Run]) -> list[dict[str, Any]]:
