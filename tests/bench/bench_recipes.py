@@ -86,7 +86,7 @@ RECIPES = (
     Recipe("glomerulus_unet", "default", "model=glomerulus_unet", GLOMERULI),
     Recipe("fullnet", "original", "experiment=fullnet_nuclei"),
     Recipe("fullnet", "default", "model=fullnet"),
-    Recipe("unet", "batch norm, else default", "model=unet model.norm=batch"),
+    Recipe("unet", "no norm, else default", "model=unet model.norm=none"),
     Recipe(
         "kidney_segnet", "faster original, ten times its rate", "experiment=kidney_segnet_original optimizer.lr=0.007"
     ),

@@ -17,6 +17,7 @@ SETTINGS = [
     "competition=demo_nuclei",
     "model=unet",
     "model.width=4",
+    "model.norm=none",
     "train.crop=32",
     "train.batch=2",
     "train.samples_per_epoch=16",
