@@ -41,6 +41,18 @@ def auto_precision(gpu: bool) -> str:
 
 
 def memory_format(network: nn.Module, fabric: Fabric) -> torch.memory_format:
-    """Channels last where convolutions are faster so (GPUs, bfloat16 on CPUs), unless the network asks for planes."""
-    mixed = fabric.device.type == "cuda" or "bf16" in str(fabric.strategy.precision.precision)
-    return torch.channels_last if mixed and getattr(network, "channels_last", True) else torch.contiguous_format
+    """Channels last where convolutions are faster so (GPUs, bfloat16 on CPUs), unless the network asks for planes.
+
+    On a CPU, networks with dilated convolutions get planes: with channels last, torch's bfloat16 kernels give wrong
+    gradients for them, infinite ones at some widths (torch 2.15; predictions and other convolutions are right).
+    """
+    gpu = fabric.device.type == "cuda"
+    mixed = gpu or "bf16" in str(fabric.strategy.precision.precision)
+    wanted = mixed and getattr(network, "channels_last", True) and (gpu or not _dilated(network))
+    return torch.channels_last if wanted else torch.contiguous_format
+
+
+def _dilated(network: nn.Module) -> bool:
+    """Whether any layer says so of itself, with one number or one a side."""
+    rates = (getattr(layer, "dilation", 1) for layer in network.modules())
+    return any(max(rate) > 1 if isinstance(rate, tuple) else rate > 1 for rate in rates)
