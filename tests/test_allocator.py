@@ -1,13 +1,16 @@
 """One arena for all threads: what one frees another takes."""
 
+import os
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from histofold.allocator import one_arena
 
+SOURCE = Path(__file__).resolve().parents[1] / "src"
 ARENAS = """
 import ctypes, re, sys, tempfile, threading
 from histofold.allocator import one_arena
@@ -34,7 +37,8 @@ with tempfile.NamedTemporaryFile() as file:
 def arenas(*, wanted: bool) -> int:
     """Arenas of a fresh process whose four threads take memory."""
     text = ARENAS.format(wanted=wanted)
-    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    environment = os.environ | {"PYTHONPATH": str(SOURCE)}
+    done = subprocess.run([sys.executable, "-c", text], env=environment, capture_output=True, text=True, check=True)
     return int(done.stdout)
 
 

@@ -11,6 +11,7 @@ from numba.core.dispatcher import Dispatcher
 
 from histofold.models import dice_kernels_backward, dice_kernels_fusion, dice_taps
 
+SOURCE = Path(__file__).resolve().parents[2] / "src"
 STEP = """
 import hashlib
 import torch
@@ -37,7 +38,7 @@ def test_every_loop_that_may_reorder_its_sum_is_inlined(module: ModuleType) -> N
 @pytest.mark.slow
 def test_a_first_step_that_compiles_gives_the_bits_of_the_next_process(tmp_path: Path) -> None:
     """The demo's first training differed from its repetition in the loss of its first epoch."""
-    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": str(SOURCE)}
     first, second = (
         subprocess.run([sys.executable, "-c", STEP], env=environment, capture_output=True, text=True, check=True).stdout
         for _ in range(2)
