@@ -2,8 +2,8 @@
 
 The searches of all folds go step by step together, and every distinct vector is scored once for all of them: a fold's
 own samples are scored along, but only the others' scores are looked at. What a fold is given can therefore not depend
-on its own truth. Among many samples a step's candidates are compared on a fixed part of them first, and only the best
-few on all.
+on its own truth. Among many samples a step's candidates are compared on a few of them first, the better ones on more,
+and only the best on all (successive halving: Karnin, Koren and Somekh 2013).
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ MOVES = 6
 GAIN = 1e-4
 """A change must be worth more than this: less is noise, and the search would walk along a plateau."""
 
-SCREEN = 96
-"""Samples that candidates are compared on first; with less than twice as many, all of them at once."""
+SCREENS = ((24, 6), (96, 2))
+"""(samples, candidates): a step's candidates are compared on so many samples, and so many of them stay.
 
-SHORTLIST = 2
-"""Candidates of a step that are compared on all samples."""
+A screen of at least half of the samples is left out: it would save little.
+"""
 
 
 class Objective:
@@ -58,9 +58,9 @@ class Objective:
         self._score = score
         self._known: dict[Weights, Table] = {}
         self._all = np.arange(samples)
-        # Drawn without a look at any score, so that it tells no fold anything.
-        drawn = np.random.default_rng(0).permutation(samples)[:SCREEN]
-        self._screen = np.sort(drawn) if samples >= 2 * SCREEN else self._all
+        # Drawn without a look at any score, so that it tells no fold anything; a screen has the smaller ones in it.
+        drawn = np.random.default_rng(0).permutation(samples)
+        self._screens = [(np.sort(drawn[:size]), kept) for size, kept in SCREENS if 2 * size <= samples]
 
     def tables(self, candidates: Sequence[Weights]) -> list[Table]:
         """The table of each candidate."""
@@ -69,19 +69,19 @@ class Objective:
 
     def best(self, asked: Sequence[tuple[list[Weights], Rows]]) -> list[tuple[Weights, float]]:
         """For each (candidates, rows): the one whose best setting has the highest mean over `rows`, first of equals."""
-        if len(self._screen) < len(self._all):
-            wanted = [candidates for candidates, _ in asked if len(candidates) > SHORTLIST]
-            self._fill([weights for candidates in wanted for weights in candidates], self._screen)
-            asked = [(self._shortlist(candidates, rows), rows) for candidates, rows in asked]
+        for screen, kept in self._screens:
+            wanted = [candidates for candidates, _ in asked if len(candidates) > kept]
+            self._fill([weights for candidates in wanted for weights in candidates], screen)
+            asked = [(self._shortlist(candidates, rows, screen, kept), rows) for candidates, rows in asked]
         self._fill([weights for candidates, _ in asked for weights in candidates], self._all)
         return [self._first(candidates, rows) for candidates, rows in asked]
 
-    def _shortlist(self, candidates: list[Weights], rows: Rows) -> list[Weights]:
-        looked_at = self._screen[rows[self._screen]]
-        if len(candidates) <= SHORTLIST or not len(looked_at):
+    def _shortlist(self, candidates: list[Weights], rows: Rows, screen: Indices, kept: int) -> list[Weights]:
+        looked_at = screen[rows[screen]]
+        if len(candidates) <= kept or not len(looked_at):
             return candidates
         values = [_value(self._known[weights][looked_at]) for weights in candidates]
-        return [candidates[at] for at in sorted(np.argsort(values)[::-1][:SHORTLIST])]
+        return [candidates[at] for at in sorted(np.argsort(values)[::-1][:kept])]
 
     def _first(self, candidates: list[Weights], rows: Rows) -> tuple[Weights, float]:
         values = [_value(self._known[weights][rows]) for weights in candidates]
@@ -96,7 +96,7 @@ class Objective:
             unscored = rows if known is None else rows[np.isnan(known[rows, 0])]
             if len(unscored):
                 missing[weights] = unscored
-        # Those that were screened need the others only: two kinds at most, a pass for each.
+        # Those that were screened need the others only: a few kinds, a pass for each.
         kinds = {needed.tobytes(): needed for needed in missing.values()}
         for kind, needed in kinds.items():
             fresh = [weights for weights, unscored in missing.items() if unscored.tobytes() == kind]
