@@ -1,6 +1,8 @@
 """What each part is worth on real nuclei, at one fixed budget of training, from out-of-fold predictions only.
 
     HISTOFOLD_DATA=… ./run.sh bench ablation --work ABLATION --epochs 20 --samples 1000
+    HISTOFOLD_DATA=… ./run.sh bench ablation --work AUGMENT --rows augment --epochs 8 --samples 500
+    HISTOFOLD_DATA=… ./run.sh bench ablation --work STAIN --rows stain --data DATA/monuseg2018_test
     HISTOFOLD_DATA=… ./run.sh bench ablation --work TRIAL --tiny        # to see that it runs
 
 foreground → + border → + distance → + tuned decoder → + TTA → + second seed → + second fold set → + second level: each
@@ -8,6 +10,9 @@ row is the row above it and one thing more. Ten trainings (two folds for each of
 second fold set); every network has the same budget. The verbs run as a user would run them, so a run that broke off
 goes on when the same command is given again. The two last rows average out-of-fold predictions of two fold sets, which
 `evaluate` refuses to mix in one ensemble; they come from the same saved files through the package.
+
+`--rows augment` and `--rows stain` compare other augmentations and stain preprocessing with the default instead, one
+change at a time, each trained on both folds, decoders tuned.
 """
 
 from __future__ import annotations
@@ -39,6 +44,21 @@ ASIDE = "or "
 """How rows begin that are compared with the row above and that no later row builds on."""
 SECOND = "second"
 """Name of the second fold set."""
+CHANGES: dict[str, dict[str, tuple[str, ...]]] = {
+    "augment": {
+        "scale as it is": ("augment.scale=[1.0,1.0]",),
+        "no channel shuffle, inversion, grey": ("augment.shuffle=0", "augment.invert=0", "augment.grey=0"),
+        "copy-paste": ("augment.copy_paste=0.3",),
+        "mosaic": ("augment.mosaic=0.3",),
+        "stain jitter": ("augment.stain=0.3",),
+    },
+    "stain": {
+        "stain jitter": ("augment.stain=0.5",),
+        "Reinhard": ("augment.normalise=reinhard", "augment.reference={first}"),
+        "Macenko": ("augment.normalise=macenko", "augment.reference={first}"),
+    },
+}
+"""What `--rows` compares with the default: a row's name and its overrides; {first} is the first image's name."""
 
 
 @dataclass
@@ -151,6 +171,18 @@ def ablate(ablation: Ablation) -> None:
     two_fold_sets(ablation, ["distance_tta", "distance_seed"], "distance_folds", [target, views])
 
 
+def compare(ablation: Ablation, changes: dict[str, tuple[str, ...]]) -> None:
+    """The default, and each change of it alone."""
+    ablation.verb("prepare")
+    first = str(pd.read_csv(ablation.data / "index.csv", dtype=str)["id"].iloc[0])
+    ablation.train("default", "target=border")
+    ablation.evaluate("default", "target=border", "runs=[default]")
+    for number, (row, overrides) in enumerate(changes.items(), 1):
+        changed = [override.format(first=first) for override in overrides]
+        ablation.train(f"change{number}", "target=border", *changed)
+        ablation.evaluate(f"{ASIDE}{row}", "target=border", f"runs=[change{number}]")
+
+
 def again(runs: Path, old: str, new: str) -> None:
     """Copy a run's weights, so that `train` predicts them anew with other views and learns nothing again."""
     for fold in FOLDS:
@@ -215,6 +247,7 @@ def main() -> None:
     parser.add_argument(
         "--data", type=Path, help="folder of images/, labels/, index.csv; default $HISTOFOLD_DATA/dsb2018"
     )
+    parser.add_argument("--rows", choices=["parts", *CHANGES], default="parts", help="what is compared")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--samples", type=int, default=1000, help="crops in an epoch")
     parser.add_argument("--images", type=int, default=0, help="of the data, evenly from each type; 0: all")
@@ -237,7 +270,11 @@ def main() -> None:
     budget = [f"train.epochs={given.epochs}", f"train.samples_per_epoch={given.samples}", "train.validate_every=0"]
     data = subset(data.resolve(), work / "data", given.images)
     plain = "predict.tta=none"
-    ablate(Ablation(work, data, (*given.model.split(), *budget, plain, *given.set)))
+    ablation = Ablation(work, data, (*given.model.split(), *budget, plain, *given.set))
+    if given.rows == "parts":
+        ablate(ablation)
+    else:
+        compare(ablation, CHANGES[given.rows])
 
 
 if __name__ == "__main__":
