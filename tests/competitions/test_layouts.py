@@ -233,10 +233,10 @@ def test_glomeruli(tmp_path: Path, png: Any) -> None:
     assert {sample.stratum for sample in competition.samples()} == {"PAS", "PASM", "patch_he"}
     labels = competition.labels("tuft_1")
     assert labels is not None
-    # Twice as large, as the glomeruli of the fields are: a square of 3 pixels at (4, 4) is one of 6 at (8, 8).
-    assert (labels.shape, labels.sum(), labels[8:14, 8:14].all()) == ((40, 48), 36, True)
-    assert competition.image("tuft_1").shape == (40, 48, 3)
-    assert {(s.height, s.width) for s in competition.samples()} == {(20, 24), (40, 48)}
+    # Four times as large, as the glomeruli of the fields are: a square of 3 pixels at (4, 4) is one of 12 at (16, 16).
+    assert (labels.shape, labels.sum(), labels[16:28, 16:28].all()) == ((80, 96), 144, True)
+    assert competition.image("tuft_1").shape == (80, 96, 3)
+    assert {(s.height, s.width) for s in competition.samples()} == {(20, 24), (80, 96)}
     (patches / "masks" / "tuft_1.png").unlink()
     with pytest.raises(DataError, match="tuft_1 has a row"):
         opened(root, layout="glomeruli").check()
