@@ -108,6 +108,43 @@ def test_both_forms_are_the_definition(
         assert np.allclose(one, defined(unit, image), atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("channels", "out", "height", "width", "dilation"),
+    [(12, 8, 70, 37, 1), (64, 64, 40, 48, 1), (8, 16, 50, 1100, 1), (24, 24, 35, 70, 8), (8, 8, 130, 513, 4)],
+)
+def test_a_prediction_in_bands_and_ranges_of_channels_is_the_plain_form(
+    channels: int, out: int, height: int, width: int, dilation: int
+) -> None:
+    torch.manual_seed(0)
+    unit, norm = DiceUnit(channels, out, height, width, 3, dilation).eval(), nn.BatchNorm2d(out).eval()
+    settle(unit)
+    settle(norm)
+    x = torch.randn(2, channels, height, width)
+    threads = torch.get_num_threads()
+    with torch.inference_mode():
+        plain = nn.functional.relu(norm(unit.plain(x)))
+        found = []
+        try:
+            for number in (1, 3):
+                torch.set_num_threads(number)
+                found.append(unit(x, norm))
+        finally:
+            torch.set_num_threads(threads)
+    assert torch.allclose(found[0], plain, atol=1e-5)
+    assert torch.equal(*found)
+
+
+def test_what_is_not_a_number_stays_visible() -> None:
+    torch.manual_seed(0)
+    unit, norm = DiceUnit(4, 4, 20, 20).eval(), nn.BatchNorm2d(4).eval()
+    x = torch.randn(2, 4, 20, 20)
+    x[0, 2, 7, 7] = float("nan")
+    with torch.inference_mode():
+        found = unit(x, norm)
+    assert found[0].isnan().all()
+    assert not found[1].isnan().any()
+
+
 @pytest.mark.parametrize(("height", "width"), [(24, 24), (16, 40), (8, 12), (10, 30)])
 def test_at_another_size_the_views_go_through_the_size_they_were_built_for(height: int, width: int) -> None:
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Numba kernels of the DiCE unit on a CPU, first half: the three views and their fusion, forward and backward.
+"""Numba kernels of the DiCE unit on a CPU, first half: the three views and their fusion, for training.
 
 Planes are flat float32 arrays in the order (B, C, H, W). A kernel works on the rows h0 … h1 of sample n, releases the
 GIL, and adds its sums to its own arrays, so that any number of threads gives the same bits. Inside, a window of a few
@@ -29,7 +29,6 @@ from histofold.models.dice_taps import (
     moments,
     nine,
     nine_own,
-    prelu,
     slopes,
 )
 
@@ -154,11 +153,10 @@ def view_sums(x, n, C, H, W, h0, h1, d, kc, kh, kw, sums):
 
 
 @jit
-def view_join(x, n, C, H, W, h0, h1, d, kc, kh, kw, a, b, s, f, after, out, sums):
+def view_join(x, n, C, H, W, h0, h1, d, kc, kh, kw, a, b, s, f, out, sums):
     """Write the fused views, and add their sums (C, 2).
 
-    a, b, s and f (C, 3) are factor, shift, slope and weight of each view. `after` (C, 3) is factor, shift and slope of
-    what follows, applied before writing; with an empty `after` the raw sum is written.
+    a, b, s and f (C, 3) are factor, shift, slope and weight of each view.
     """
     width, ld, strip, height = _layout(W, d, d, COLUMNS)
     S = np.empty((height + 2 * d) * (C + 2 * d) * ld, np.float32)
@@ -185,8 +183,6 @@ def view_join(x, n, C, H, W, h0, h1, d, kc, kh, kw, a, b, s, f, after, out, sums
                         own, d, strip * ld, y0, y1, y2,
                     )  # fmt: skip
                     join(y0, y1, y2, count, a[c], b[c], s[c], f[c], joined)
-                    if after.size > 0:
-                        prelu(joined, 0, joined, 0, count, after[c, 0], after[c, 1], after[c, 2])
                     _clear(joined, 0, m, ld, columns)
                     first, second = moments(joined, 0, count)
                     sums[c, 0] += first

@@ -1,4 +1,4 @@
-"""Numba kernels of the DiCE unit on a CPU, second half: the grouped 3 × 3 projection, gate, norm and ReLU behind it.
+"""Numba kernels of the DiCE unit on a CPU, second half, for training: the grouped projection, gate, norm and ReLU.
 
 Names as in `dice_kernels`; a group of the projection has `p` input and `q` output channels, and its window is
 (channels, rows + 2, W + 2), so that all rows of a window are one strip.
@@ -38,7 +38,7 @@ CHUNK = 4096
 
 @jit
 def _padded(F, at, source, plane, H, W, top, rows, before, c):
-    """Rows top - 1 … of a plane with zeros around it, normalised and activated where `before` (C, 3) is not empty."""
+    """Rows top - 1 … of a plane with zeros around it, normalised and activated by `before` (C, 3)."""
     ld = W + 2
     for r in range(rows + 2):
         h = top - 1 + r
@@ -47,19 +47,15 @@ def _padded(F, at, source, plane, H, W, top, rows, before, c):
         else:
             F[at] = ZERO
             F[at + W + 1] = ZERO
-            if before.size > 0:
-                prelu(F, at + 1, source, (plane * H + h) * W, W, before[c, 0], before[c, 1], before[c, 2])
-            else:
-                copy(F, at + 1, source, (plane * H + h) * W, W)
+            prelu(F, at + 1, source, (plane * H + h) * W, W, before[c, 0], before[c, 1], before[c, 2])
         at += ld
 
 
 @jit
-def project(fused, n, groups, p, q, H, W, h0, h1, before, kernel, after, out, total, sums):
+def project(fused, n, groups, p, q, H, W, h0, h1, before, kernel, out, total, sums):
     """Grouped 3 × 3 convolution of activated planes; adds to total (C) and sums (groups · q, 2).
 
-    `before` (C, 3) normalises and activates the input while it is read; `after` (B, groups · q, 6) holds a, b, s,
-    factor, shift and low of `finish`. Where they are empty, input and output are taken as they are.
+    `before` (C, 3) normalises and activates the input while it is read.
     """
     ld = W + 2
     height = max(1, min(h1 - h0, VALUES // ld))
@@ -73,24 +69,18 @@ def project(fused, n, groups, p, q, H, W, h0, h1, before, kernel, after, out, to
                 c = g * p + i
                 at = i * (rows + 2) * ld
                 _padded(F, at, fused, n * groups * p + c, H, W, top, rows, before, c)
-                if before.size > 0:
-                    total[c] += moments(F, at + ld, rows * ld)[0]
+                total[c] += moments(F, at + ld, rows * ld)[0]
             for j in range(q):
                 c = g * q + j
                 for i in range(p):
                     nine(acc, i == 0, count, F, (i * (rows + 2) + 1) * ld + 1, ld, 1, kernel, (c * p + i) * 9)
                 to = ((n * groups * q + c) * H + top) * W
-                if after.size > 0:
-                    e = after[n, c]
-                    for r in range(rows):
-                        finish(out, to + r * W, acc, r * ld, W, e[0], e[1], e[2], e[3], e[4], e[5])
-                else:
-                    _clear(acc, 0, rows, ld, W)
-                    first, second = moments(acc, 0, count)
-                    sums[c, 0] += first
-                    sums[c, 1] += second
-                    for r in range(rows):
-                        copy(out, to + r * W, acc, r * ld, W)
+                _clear(acc, 0, rows, ld, W)
+                first, second = moments(acc, 0, count)
+                sums[c, 0] += first
+                sums[c, 1] += second
+                for r in range(rows):
+                    copy(out, to + r * W, acc, r * ld, W)
 
 
 @jit

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 Array = NDArray[np.float32]
 Exact = NDArray[np.float64]
 
-NO_ROWS = np.empty((0, 3), np.float32)
-NO_ROWS_OF_IMAGES = np.empty((0, 0, 6), np.float32)
-"""What kernels take where nothing is to be done: no norm for each channel, no norm and gate for each image."""
-
 
 def single(values: Exact) -> Array:
     """The values as contiguous float32, which kernels take."""
@@ -107,8 +103,8 @@ def activation(norm: Norm, slope: Exact) -> Array:
 class Geometry:
     """Shapes and kernels of one call."""
 
-    def __init__(self, unit: DiceUnit, x: torch.Tensor) -> None:
-        self.B, self.C, self.H, self.W = x.shape
+    def __init__(self, unit: DiceUnit, shape: tuple[int, ...]) -> None:
+        self.B, self.C, self.H, self.W = shape
         self.out = unit.out_channels
         self.groups = unit.project[0].groups
         self.p, self.q = self.C // self.groups, self.out // self.groups

@@ -14,8 +14,6 @@ from histofold.models import dice_kernels_backward as backward
 from histofold.models import dice_kernels_fusion as fusion
 from histofold.models.dice_jobs import each
 from histofold.models.dice_numbers import (
-    NO_ROWS,
-    NO_ROWS_OF_IMAGES,
     Array,
     Exact,
     Geometry,
@@ -70,7 +68,7 @@ class _Step:
 
     def __init__(self, unit: DiceUnit, outer: nn.BatchNorm2d | None, x: torch.Tensor) -> None:
         self.unit, self.outer = unit, outer
-        self.geometry = Geometry(unit, x)
+        self.geometry = Geometry(unit, x.shape)
 
     def forward(self, x: Array) -> torch.Tensor:
         """Output planes of the input planes."""
@@ -110,7 +108,7 @@ class _Step:
         fused = self.fused
         each(
             lambda j, n, h0, h1: views.view_join(
-                x, n, *g.size, h0, h1, g.d, *kernels, self.a, self.b, s, f, NO_ROWS, fused, sums[j]
+                x, n, *g.size, h0, h1, g.d, *kernels, self.a, self.b, s, f, fused, sums[j]
             ),
             self._jobs(),
             g.band_threads,
@@ -124,8 +122,7 @@ class _Step:
         total, sums = np.zeros((len(g.bands), g.C)), np.zeros((len(g.bands), g.out, 2))
         each(
             lambda j, n, h0, h1: fusion.project(
-                self.fused, n, *g.groups_of, h0, h1, self.before, g.projection, NO_ROWS_OF_IMAGES,
-                self.projected, total[j], sums[j],
+                self.fused, n, *g.groups_of, h0, h1, self.before, g.projection, self.projected, total[j], sums[j]
             ),
             self._jobs(),
             g.band_threads,
