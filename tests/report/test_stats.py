@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from histofold.report.data import Fold, Run
-from histofold.report.sections import repeats
+from histofold.report.sections import measures, repeats
 from histofold.report.stats import correlation, cv_table, dice_by_threshold, estimate, leaderboard, reliability
 
 
@@ -116,3 +116,18 @@ def test_correlation_uses_common_samples() -> None:
     assert found[0] == ["a", "b"]
     assert found[1][0, 1] == pytest.approx(-1)
     assert correlation([run("a", [0.1, 0.2, 0.3, 0.4, 0.5])]) is None
+
+
+def test_every_metric_is_shown_by_stratum_and_objects_are_added_up() -> None:
+    scores = pd.concat([table([0.2, 0.4], 0, "a"), table([0.6], 1, "b")])
+    scores = scores.assign(ap50=[0.5, 0.7, 0.9], dice=[0.1, 0.2, 0.3], object_hausdorff=[3.0, 5.0, 7.0], found=[4, 5, 6])
+    found = measures(scores)
+    assert found is not None
+    assert found["titles"] == ["ap50", "dice", "object_hausdorff, px", "found"]
+    assert [row["name"] for row in found["rows"]] == ["a", "b", "all"]
+    assert found["rows"][0] == {"name": "a", "count": 2, "cells": ["0.600", "0.150", "4.0", "9"]}
+    assert found["rows"][2]["cells"][-1] == "15"
+    marked = measures(scores, merged=True)
+    assert marked is not None
+    assert marked["titles"][:2] == ["ap50*", "dice"]
+    assert measures(table([0.2, 0.4])) is None

@@ -7,7 +7,7 @@ import pandas as pd
 from histofold.inference.ensemble import Ensemble
 from histofold.metrics.merged import MARK, NOTE, marked
 
-SHOWN = ("score", "dice", "iou", "ap50", "ap75", "f1_50", "pq", "aji")
+SHOWN = ("score", "dice", "iou", "ap50", "ap75", "ap90", "f1_50", "pq", "aji")
 
 
 def cv_table(ensemble: Ensemble, scores: pd.DataFrame, merged: bool = False) -> str:
@@ -45,12 +45,19 @@ def cv_table(ensemble: Ensemble, scores: pd.DataFrame, merged: bool = False) -> 
 
 
 def _objects(scores: pd.DataFrame) -> list[str]:
-    """How many objects of all images are found, missed and false: what a mean over images does not tell."""
+    """How many objects of all images are found, missed and false, and the three numbers of the GlaS contest."""
     if "found" not in scores:
         return []
     found, missed, false = (int(scores[name].sum()) for name in ("found", "missed", "false"))
     f1 = 2 * found / max(1, 2 * found + missed + false)
-    return [f"objects at IoU .5: {found} found, {missed} missed, {false} false; F1 over all of them {f1:.4f}"]
+    lines = [f"objects at IoU .5: {found} found, {missed} missed, {false} false; F1 over all of them {f1:.4f}"]
+    if "object_hausdorff" in scores:
+        means = {name: float(scores[name].mean()) for name in ("object_f1", "object_dice", "object_hausdorff")}
+        lines.append(
+            f"by the GlaS rule: object F1 {means['object_f1']:.4f}, object Dice {means['object_dice']:.4f}, "
+            f"object Hausdorff {means['object_hausdorff']:.1f} px"
+        )
+    return lines
 
 
 def _second(ensemble: Ensemble) -> list[str]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from histofold.errors import ConfigError
 from histofold.metrics.assignment import assign
 from histofold.metrics.detection import Matching, dsb_score, match
+from histofold.metrics.hausdorff import object_hausdorff
 from histofold.metrics.matching import Contingency, contingency
 
 Score = Callable[[Contingency], float]
@@ -171,17 +172,18 @@ SCORES: dict[str, Score] = {
 
 
 def instance_scores(truth: NDArray[Any], prediction: NDArray[Any]) -> dict[str, float]:
-    """All scores of two label images (H, W) but the Hausdorff distances.
+    """All scores of two label images (H, W).
 
     `dsb`, `ap50 ap75 ap90` (TP / (TP + FP + FN)), `precision_50 recall_50 f1_50`, `pq dq sq`,
     `aji` (Kumar), `aji_one_to_one` (FullNet), `aji_plus`, `dice` and `iou` by pixel, `object_dice` and `object_f1`
-    (GlaS), and how many objects are `found`, `missed` and `false` at IoU .5.
+    (GlaS), how many objects are `found`, `missed` and `false` at IoU .5, and `object_hausdorff` (GlaS) in pixels.
     """
-    return scores_of(contingency(truth, prediction))
+    distance = {"object_hausdorff": object_hausdorff(truth, prediction)}
+    return {**scores_of(contingency(truth, prediction)), **distance}
 
 
 def scores_of(table: Contingency) -> dict[str, float]:
-    """As `instance_scores`, from a table that is there already."""
+    """As `instance_scores` without the distance, from a table that is there already."""
     hits = match(table, 0.5)
     counts = {"found": float(hits.tp), "missed": float(hits.fn), "false": float(hits.fp)}
     return {**{name: score(table) for name, score in SCORES.items()}, **counts}

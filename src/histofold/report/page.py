@@ -88,7 +88,7 @@ def values(content: Content) -> dict[str, Any]:
         "notes": [{"what": what, "how": how} for what, how in content.notes],
         "board": sections.board(content.found.runs, content.competition.merged, content.competition.metric),
         "curves": sections.curves(content.found.runs),
-        "cv": sections.cv(content.scores, content.whose, _note(content)) if content.scores is not None else None,
+        "cv": _cv(content),
         "tuning": _tuning(content),
         "members": _members(content, score),
         "gallery": _gallery(content, slides),
@@ -103,6 +103,14 @@ def values(content: Content) -> dict[str, Any]:
         if page[there.get(anchor, anchor)]
     ]
     return page | _summary(content, score)
+
+
+def _cv(content: Content) -> dict[str, Any] | None:
+    """Score by fold and stratum, and every metric by stratum."""
+    if content.scores is None:
+        return None
+    table = sections.cv(content.scores, content.whose, _note(content))
+    return {**table, "measures": sections.measures(content.scores, content.competition.merged)}
 
 
 def _note(content: Content) -> str:

@@ -19,6 +19,10 @@ from histofold.report.stats import Estimate
 
 SHOWN_METRICS = 4
 INTEREST = ("dice", "ap50", "f1_50", "pq", "aji", "iou")
+MEASURES = ("dsb", "ap50", "ap75", "ap90", "f1_50", "pq", "aji", "dice", "iou", "object_f1", "object_dice")
+"""Means over images that are shown by stratum, in this order; below them distances and counts of objects."""
+
+DISTANCE, COUNTS = "object_hausdorff", ("found", "missed", "false")
 OPEN_CURVES = 3
 """Runs whose curves are open from the start."""
 
@@ -110,6 +114,28 @@ def cv(scores: pd.DataFrame, whose: str, note: str = "") -> dict[str, Any]:
     )
     text += f" {note}." if note else ""
     return {"table": table, "rows": rows, "figures": figures, "text": text}
+
+
+def measures(scores: pd.DataFrame, merged: bool = False) -> dict[str, Any] | None:
+    """Every metric by stratum and over all samples, counts of objects added up; None with fewer than two metrics.
+
+    Args:
+        merged: marks instance scores of merged labels.
+    """
+    names = [name for name in MEASURES if name in scores]
+    if len(names) < 2:
+        return None
+    strata = [(str(name) or "(none)", part) for name, part in scores.groupby("stratum")]
+    rows = []
+    for name, part in [*(strata if len(strata) > 1 else []), ("all", scores)]:
+        cells = [f"{part[measure].mean():.3f}" for measure in names]
+        cells += [f"{part[DISTANCE].mean():.1f}"] if DISTANCE in scores else []
+        cells += [f"{int(part[count].sum()):,}" for count in COUNTS if count in scores]
+        rows.append({"name": name, "count": len(part), "cells": cells})
+    titles = [marked(name, merged) for name in names]
+    titles += [f"{marked(DISTANCE, merged)}, px"] if DISTANCE in scores else []
+    titles += [marked(name, merged) for name in COUNTS if name in scores]
+    return {"titles": titles, "rows": rows, "note": NOTE if merged else ""}
 
 
 def _cell(cell: Estimate, means: Sequence[float]) -> dict[str, Any]:
