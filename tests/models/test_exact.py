@@ -230,15 +230,32 @@ def test_checkpointed_fullnet_has_the_same_gradients_and_statistics() -> None:
         assert torch.allclose(one, other, atol=1e-6 * max(1.0, float(one.abs().max())))
 
 
-@pytest.mark.parametrize("shape", [(1, 4, 32, 32), (3, 4, 26, 40), (1, 4, 27, 33)])
-def test_attention_gates_in_bands_are_the_whole_gate(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    from histofold.models import kidney_segnet
+@pytest.mark.parametrize("shape", [(1, 4, 32, 32), (3, 5, 26, 40), (1, 4, 27, 33), (1, 18, 70, 64)])
+def test_attention_gates_made_fast_are_the_whole_gate(shape: tuple[int, ...]) -> None:
+    from histofold.models.kidney_segnet import _AttentionGate
 
-    monkeypatch.setattr(kidney_segnet, "BAND_VALUES", 2 * 4 * 40 * 3)  # three coarse rows, or one of a batch
     torch.manual_seed(0)
-    gate = kidney_segnet._AttentionGate(4, 8, 4)
-    skip, coarse = torch.randn(shape), torch.randn(shape[0], 8, shape[2] // 2, shape[3] // 2)
+    channels = shape[1]
+    gate = _AttentionGate(channels, 2 * channels, channels)
+    skip, coarse = torch.randn(shape), torch.randn(shape[0], 2 * channels, shape[2] // 2, shape[3] // 2)
     with torch.inference_mode():
-        banded = gate(skip, coarse)
-    assert torch.allclose(banded, gate(skip, coarse).detach(), atol=1e-6)
-    assert float(banded.std()) > 0.01
+        assert gate.fast(skip, coarse) == (shape[2] % 2 == 0)
+        found = gate(skip, coarse)
+    assert torch.allclose(found, gate(skip, coarse).detach(), atol=1e-5)
+    assert float(found.std()) > 0.01
+
+
+@pytest.mark.parametrize("decoder", ["unet", "gated"])
+def test_a_decoder_reads_the_same_where_nothing_is_joined_in_memory(decoder: str) -> None:
+    torch.manual_seed(0)
+    network = models.build("kidney_segnet", outputs=1, size=48, width=8, decoder=decoder).eval()
+    stage = network.decoder[1]
+    skip, coarse = torch.randn(2, 16, 24, 24), torch.randn(2, 32, 12, 12)
+    seen: list[int] = []
+    with torch.inference_mode():
+        fast = stage(skip, coarse)
+        handle = stage.units.register_forward_hook(lambda *_: seen.append(1))  # who watches sees the layers run
+        watched = stage(skip, coarse)
+        handle.remove()
+    assert seen
+    assert torch.allclose(fast, watched, atol=1e-5)

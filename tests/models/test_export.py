@@ -143,4 +143,4 @@ def test_what_exports_of_kidney_segnet_are_compared_with_is_its_fast_form() -> N
     units = [layer for layer in settled("kidney_segnet").modules() if isinstance(layer, DiceUnit)]
     assert len(units) > 10
     with torch.inference_mode():
-        assert all(unit._fast(torch.zeros(1, unit.in_channels, *unit.size), None) for unit in units)
+        assert all(unit.is_fast(torch.zeros(1, unit.in_channels, *unit.size), None) for unit in units)

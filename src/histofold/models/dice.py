@@ -69,7 +69,7 @@ class DiceUnit(nn.Module):
 
     def forward(self, x: torch.Tensor, norm: nn.BatchNorm2d | None = None) -> torch.Tensor:
         """Output (B, out_channels, H, W) of an input (B, in_channels, H, W); with `norm`, ReLU(norm(output))."""
-        if self._fast(x, norm):
+        if self.is_fast(x, norm):
             from histofold.models import dice_fast
 
             with torch.autocast(x.device.type, enabled=False):
@@ -88,7 +88,7 @@ class DiceUnit(nn.Module):
         out: torch.Tensor = self.project(fused) * self.gate(fused)
         return out
 
-    def _fast(self, x: torch.Tensor, norm: nn.BatchNorm2d | None) -> bool:
+    def is_fast(self, x: torch.Tensor, norm: nn.BatchNorm2d | None) -> bool:
         """Whether the CPU kernels can compute this call, and nobody wants to see the steps in between."""
         return (
             self.form == "auto"
@@ -124,11 +124,11 @@ class DiceUnit(nn.Module):
 
 
 def set_form(model: nn.Module, form: str) -> None:
-    """Let every DiCE unit of a model compute in one form: `auto` (fast where it can) or `plain` (always as defined)."""
+    """Let DiCE units and attention gates compute as `auto` (fast where they can) or as `plain` (always as defined)."""
     if form not in ("auto", "plain"):
         raise ValueError(f"expected auto or plain, found {form!r}")
     for layer in model.modules():
-        if isinstance(layer, DiceUnit):
+        if hasattr(layer, "form"):
             layer.form = form
 
 

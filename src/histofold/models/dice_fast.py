@@ -13,24 +13,23 @@ the number of threads, which is torch's (`torch.set_num_threads`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from histofold.models import dice_kernels_predict as kernels
 from histofold.models.dice_jobs import each
 from histofold.models.dice_lanes import LANES
-from histofold.models.dice_numbers import Array, Exact, Geometry, Norm, flat, open_gate, parameter, single
+from histofold.models.dice_numbers import Array, Exact, Geometry, Norm, open_gate, parameter, single
+from histofold.models.dice_sources import Channels, plain_channels
 from histofold.models.dice_training import train
 
 if TYPE_CHECKING:
     from histofold.models.dice import DiceUnit
 
-__all__ = ["Channels", "predict", "train"]
+__all__ = ["predict", "train"]
 
 VALUES = 1 << 14
 """Values of one channel in a band of rows, about: windows of three channels and a group share the second cache."""
@@ -39,36 +38,9 @@ JOBS = 16
 """Jobs of an image at least, where it has as many groups of channels and bands."""
 
 
-@dataclass(frozen=True)
-class Channels:
-    """The input of a unit, whose channels may be those of two tensors, some of them scaled by an attention map.
-
-    `table` (C, 2) names for each channel the tensor, 0 or 1, and its plane; `scale` (C, 2) is the weight and the bias
-    of the attention (B, 1, H, W) that multiplies it, for channels of the first tensor.
-    """
-
-    tensors: tuple[torch.Tensor, torch.Tensor]
-    table: NDArray[np.int64]
-    attention: torch.Tensor
-    scale: Array
-
-    @classmethod
-    def of(cls, x: torch.Tensor) -> Channels:
-        """The channels of one tensor as they are."""
-        channels = np.arange(x.shape[1])
-        table = np.stack([np.zeros_like(channels), channels], -1)
-        return cls((x, x), table, torch.empty(0), single(np.tile([0.0, 1.0], (len(channels), 1))))
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Images, channels, rows and columns."""
-        first = self.tensors[0]
-        return first.shape[0], len(self.table), first.shape[2], first.shape[3]
-
-
 def predict(unit: DiceUnit, x: torch.Tensor | Channels, outer: nn.BatchNorm2d | None) -> torch.Tensor:
     """The unit in eval mode without gradients, and ReLU(outer(·)) behind it where `outer` is given."""
-    given = x if isinstance(x, Channels) else Channels.of(x)
+    given = x if isinstance(x, Channels) else plain_channels(x)
     geometry = Geometry(unit, given.shape)
     planes, means = _projected_planes(unit, geometry, given)
     gate = open_gate(unit, means)
@@ -97,9 +69,7 @@ def _projected_planes(unit: DiceUnit, geometry: Geometry, given: Channels) -> tu
     kw[:, :W] = geometry.kw.reshape(9, W)
     kernel = single(geometry.projection.reshape(geometry.out, -1) * norm.factor[:, None]).reshape(-1)
     numbers = (geometry.kh, kw.reshape(-1), constants, kernel, single(norm.shift))
-    x, other = (flat(tensor) for tensor in given.tensors)
-    held = np.array([tensor.shape[1] for tensor in given.tensors])
-    sources = (x, other, held, given.table, flat(given.attention), given.scale)
+    sources = given.sources
     jobs = _jobs(geometry)
     out, sums = geometry.new(geometry.out), np.zeros((len(jobs), C))
     each(

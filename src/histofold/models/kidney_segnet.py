@@ -9,14 +9,11 @@ from torch import nn
 from torch.nn import functional
 
 from histofold.models.blocks import check_at_least, check_choice, init_head, match
-from histofold.models.cpu import halved, normed, pointwise, theirs
+from histofold.models.cpu import halved, normed, observed, pointwise, theirs
 from histofold.models.dice import DiceUnit
 from histofold.models.weights import load_kidney_segnet
 
 _RATES = (4, 6, 8)
-
-BAND_VALUES = 1 << 20
-"""Values of one plane of a band in an attention gate: a few megabytes, which caches hold."""
 
 
 class KidneySegNet(nn.Module):
@@ -125,6 +122,7 @@ class _AttentionGate(nn.Module):
 
     def __init__(self, skip: int, coarse: int, middle: int) -> None:
         super().__init__()
+        self.form = "auto"
         self.from_skip = nn.Conv2d(skip, middle, 1)
         self.from_coarse = nn.Conv2d(coarse, middle, 1)
         self.up = nn.ConvTranspose2d(middle, middle, 3, stride=2, padding=1, output_padding=1)
@@ -133,28 +131,22 @@ class _AttentionGate(nn.Module):
         self.spread = nn.Conv2d(1, skip, 1)
 
     def forward(self, skip: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+        return pointwise(self.spread, self.attention(skip, coarse)) * skip
+
+    def attention(self, skip: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+        """The map (B, 1, H, W) that `spread` turns into the multiplier of each channel."""
         coarse = pointwise(self.from_coarse, coarse)
+        if self.fast(skip, coarse):
+            from histofold.models.gate_fast import attention_map
+
+            return attention_map(self.from_skip, self.up, self.attend, skip, coarse)
+        joined = pointwise(self.from_skip, skip) + match(self.up(coarse), skip)
+        return pointwise(self.attend, joined.relu_()).sigmoid_()
+
+    def fast(self, skip: torch.Tensor, coarse: torch.Tensor) -> bool:
+        """Whether the CPU kernel can compute this prediction: the skip has twice the coarser feature's size."""
         doubles = skip.shape[2] == 2 * coarse.shape[2] and skip.shape[3] == 2 * coarse.shape[3]
-        if torch.is_grad_enabled() or not doubles or theirs(self, skip):
-            return self._scaled(skip, match(self.up(coarse), skip))
-        return self._in_bands(skip, coarse)
-
-    def _scaled(self, skip: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-        attention = pointwise(self.attend, (pointwise(self.from_skip, skip) + up).relu_()).sigmoid_()
-        return pointwise(self.spread, attention) * skip
-
-    def _in_bands(self, skip: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
-        """The same a band of rows at a time, so that the five planes in between stay in the cache."""
-        out, count = torch.empty_like(skip), coarse.shape[2]
-        rows = max(1, BAND_VALUES // (2 * skip.shape[0] * self.up.out_channels * skip.shape[3]))
-        coarse = functional.pad(coarse, (0, 0, 0, 1))
-        for top in range(0, count, rows):
-            end = min(top + rows, count)
-            # Rows 2i and 2i + 1 of the doubled plane come from rows i and i + 1.
-            up = self.up(coarse[:, :, top : end + 1])[:, :, : 2 * (end - top)]
-            band = slice(2 * top, 2 * end)
-            out[:, :, band] = self._scaled(skip[:, :, band], up)
-        return out
+        return self.form == "auto" and doubles and not torch.is_grad_enabled() and not theirs(self, skip)
 
 
 class _Decoder(nn.Module):
@@ -167,12 +159,32 @@ class _Decoder(nn.Module):
         self.units = nn.Sequential(_Stage((3 if deep else 2) * skip, skip, size), _Stage(skip, skip, size))
 
     def forward(self, skip: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+        if self._predicts_fast(skip, coarse):
+            return self._in_one_pass(skip, coarse)
         gated = self.gate(skip, coarse)
         if self.deep is None:
             joined = torch.cat([gated, skip], 1)
         else:
-            deep = pointwise(self.deep, coarse)
-            up = functional.interpolate(deep, skip.shape[2:], mode="bilinear", align_corners=False)
-            joined = torch.stack([gated, skip, up], 2).flatten(1, 2)
+            joined = torch.stack([gated, skip, self._deep(skip, coarse)], 2).flatten(1, 2)
         out: torch.Tensor = self.units(joined)
         return out
+
+    def _predicts_fast(self, skip: torch.Tensor, coarse: torch.Tensor) -> bool:
+        """Whether kernels can compute the gate and the first unit, and nobody wants to see what lies between them."""
+        first = self.units[0]
+        kernels = self.gate.fast(skip, coarse) and first.unit.is_fast(skip, first.norm)
+        return kernels and not self.training and not observed(self)
+
+    def _deep(self, skip: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+        deep = pointwise(self.deep, coarse)
+        return functional.interpolate(deep, skip.shape[2:], mode="bilinear", align_corners=False)
+
+    def _in_one_pass(self, skip: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+        """The same, where the first unit reads its sources where they are: nothing is scaled or joined in memory."""
+        from histofold.models.dice_fast import predict
+        from histofold.models.dice_sources import gated_channels
+
+        attention = self.gate.attention(skip, coarse)
+        deep = None if self.deep is None else self._deep(skip, coarse)
+        first, second = self.units
+        return second(predict(first.unit, gated_channels(skip, deep, attention, self.gate.spread), first.norm))
