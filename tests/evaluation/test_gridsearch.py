@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from histofold import instances
+from histofold.evaluation import tune
 from histofold.evaluation.gridsearch import (
     LEAST,
     GridSearch,
@@ -170,3 +171,17 @@ def test_two_folds_cannot_judge_settings_for_strata_for_each_other() -> None:
     kept, _ = choose_strata(search, folds % 2, strata, one)
     np.testing.assert_array_equal(kept.own, one.own)
     assert kept.strata, "the submission may have them"
+
+
+def test_a_users_least_size_is_tried_with_every_setting() -> None:
+    grid = instances.grid("watershed_distance")
+    tried = tune.settings_to_try(instances.build("watershed_distance", min_size=90))
+    among = {tuple(sorted(setting.items())) for setting in tried}
+    assert len(among) == len(tried) == len(grid) * 5 // 4, "four sizes, and the own one"
+    options = instances.build("watershed_distance").options()
+    for setting in grid:
+        for size in (setting["min_size"], 90):
+            assert tuple(sorted({**options, **setting, "min_size": size}.items())) in among
+    assert len(tune.settings_to_try(instances.build("watershed_distance", core=0.4, min_size=40))) == len(grid)
+    assert {setting["min_size"] for setting in tune.settings_to_try(instances.build("flow", min_size=7))} >= {5, 7, 40}
+    assert len(tune.settings_to_try(instances.build("none", threshold=0.5))) == len(instances.grid("none"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from histofold.errors import ConfigError, HistofoldError
 from histofold.evaluation import extents
 from histofold.evaluation.crossfit import cross_fit
 from histofold.evaluation.extents import Extent
-from histofold.evaluation.gridsearch import Choices, GridSearch, Setting, choose, choose_strata
+from histofold.evaluation.gridsearch import FREE, Choices, GridSearch, Setting, choose, choose_strata
 from histofold.evaluation.oof import MeanBands, Run, predictions, shared_bands
 from histofold.evaluation.scoring import LEVEL, HistogramTask, TruthLabels, decoded, instance_scores, mask_scores
 from histofold.instances.tuning import score_grid
@@ -153,7 +154,7 @@ def histograms(workspace: Workspace, members: Members, bands: Sequence[MeanBands
 def _tune_decoder(workspace: Workspace, members: Members, per_stratum: str) -> Tuned:
     config = workspace.config
     decoder = instances.resolve(config.instances, members.names)
-    grid = _grid(decoder) if config.evaluate.tune else [decoder.options()]
+    grid = settings_to_try(decoder) if config.evaluate.tune else [decoder.options()]
     search = GridSearch(grid, _scorer(workspace, members, decoder.name), decoder.options())
     folds, strata = _folds(members), members.rows["stratum"].to_numpy(str)
     choice = choose(search, folds, strata)
@@ -212,10 +213,21 @@ def decoded_scores(
     return score_table(members, [values for values, _ in found]), tuple(measured for _, measured in found)
 
 
-def _grid(decoder: instances.Decoder) -> list[dict[str, Any]]:
-    """The settings to try: the decoder's grid on top of what the user set, and the user's own setting."""
-    tried = [{**decoder.options(), **setting} for setting in instances.grid(decoder.name)]
-    own = decoder.options()
+def settings_to_try(decoder: instances.Decoder) -> list[dict[str, Any]]:
+    """The settings to try: the decoder's grid on top of what the user set, and the user's own setting.
+
+    The user's least size is tried with every setting, since it costs next to nothing: what suits nuclei is too small
+    for glomeruli.
+    """
+    own, grid = decoder.options(), instances.grid(decoder.name)
+    for name in FREE:
+        known = {setting[name] for setting in grid if name in setting}
+        if known and own[name] not in known:
+            # Right after the settings it differs from in nothing else, which it shares its labels with.
+            last = max(known)
+            more = [[setting, {**setting, name: own[name]}] if setting[name] == last else [setting] for setting in grid]
+            grid = list(chain.from_iterable(more))
+    tried = [{**own, **setting} for setting in grid]
     return tried if own in tried else [own, *tried]
 
 
