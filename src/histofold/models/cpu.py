@@ -1,7 +1,8 @@
 """Layers of torch computed in a cheaper way on a CPU: the same function of the same weights, gradients included.
 
-Where somebody watches the layers (export, compilation, tracing, a counter of operations, a hook), or on a GPU, the
-layers themselves run.
+Predictions are computed by kernels on the DiCE units' threads, because torch's threads spin for some milliseconds after
+their work and keep the units' threads from theirs. Where somebody watches the layers (export, compilation, tracing, a
+counter of operations, a hook), or on a GPU, the layers themselves run.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 from torch.nn import functional
+
+FEW = 8
+"""Channels of an image, at most; with more, a 3 × 3 convolution is better left to torch."""
 
 
 def observed(module: nn.Module) -> bool:
@@ -31,6 +35,10 @@ def pointwise(conv: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
     if theirs(conv, x) or conv.bias is None:
         out: torch.Tensor = conv(x)
         return out
+    if not torch.is_grad_enabled():
+        from histofold.models import dense_fast
+
+        return dense_fast.pointwise(conv, x)
     weight = conv.weight.flatten(1).expand(len(x), -1, -1)
     return torch.baddbmm(conv.bias[:, None], weight, x.flatten(2)).unflatten(2, x.shape[2:])
 
@@ -43,6 +51,10 @@ def halved(x: torch.Tensor) -> torch.Tensor:
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling() or torch.jit.is_tracing():
         return functional.max_pool2d(x, 2)
+    if not torch.is_grad_enabled() and x.dtype == torch.float32 and torch._C._len_torch_dispatch_stack() == 0:
+        from histofold.models import dense_fast
+
+        return dense_fast.halved(x)
     height, width = x.shape[2] // 2 * 2, x.shape[3] // 2 * 2
     rows = torch.maximum(x[:, :, 0:height:2, :width], x[:, :, 1:height:2, :width])
     return torch.maximum(rows[..., 0::2], rows[..., 1::2])
@@ -54,4 +66,9 @@ def normed(conv: nn.Conv2d, norm: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tens
         return functional.relu(norm(conv(x)))
     factor = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     bias = norm.bias + factor * (conv.bias - norm.running_mean)
-    return functional.conv2d(x, conv.weight * factor[:, None, None, None], bias, padding=conv.padding).relu_()
+    weight = conv.weight * factor[:, None, None, None]
+    if conv.kernel_size == (3, 3) and conv.padding == (1, 1) and conv.in_channels <= FEW:
+        from histofold.models import dense_fast
+
+        return dense_fast.near_relu(weight, bias, x)
+    return functional.conv2d(x, weight, bias, padding=conv.padding).relu_()

@@ -129,6 +129,18 @@ def larger(typing, a, b):
 
 
 @intrinsic
+def maximum(typing, a, b):
+    """The larger of a and b, value by value; not a number where one is none."""
+
+    def code(context, builder, signature, arguments):
+        kind = ir.FunctionType(_VECTOR, [_VECTOR] * 2)
+        function = cgutils.get_or_insert_function(builder.module, kind, f"llvm.maximum.v{LANES}f32")
+        return builder.call(function, arguments)
+
+    return LANES_TYPE(LANES_TYPE, LANES_TYPE), code
+
+
+@intrinsic
 def total(typing, a):
     """The sum of the sixteen values, from the first to the last."""
 

@@ -113,6 +113,10 @@ class _DiceAspp(nn.Module):
         self.join = nn.Conv2d(5 * channels, channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not torch.is_grad_enabled() and not theirs(self, x):
+            from histofold.models import dense_fast
+
+            return dense_fast.joined(self.join, [branch(x) for branch in self.branches], dense_fast.means(x))
         mean = x.mean((2, 3), keepdim=True).expand_as(x)
         return pointwise(self.join, torch.cat([*(branch(x) for branch in self.branches), mean], 1))
 
