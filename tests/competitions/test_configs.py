@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from histofold import competitions
+from histofold import cli, competitions, instances, targets
 from histofold.compose import CONFIGS, compose, load
 
 
@@ -41,3 +41,19 @@ def test_an_experiment_wins(tmp_path: Path) -> None:
     for name in ("dsb2018", "glomeruli"):
         config = load(compose([f"competition={name}", "experiment=mine"], configs))
         assert (config.target["name"], config.train.crop) == ("ternary", 80)
+
+
+def test_the_recipe_for_glomeruli() -> None:
+    config = load(compose(["experiment=glomeruli"]))
+    cli.check_options(config, ["model", "target", "instances"])
+    assert (config.competition.name, config.prepare.scale, config.prepare.n_folds) == ("glomeruli", 12, 3)
+    assert (config.model["name"], config.augment["normalise"]) == ("smp", "reinhard")
+    # The decoder reads bands that the target gives, so that glomeruli that touch come apart.
+    options = {key: value for key, value in config.target.items() if key != "name"}
+    bands = [band.name for band in targets.build(config.target["name"], **options).bands]
+    assert {"foreground", "distance"} <= set(instances.resolve(config.instances, bands).needs) <= set(bands)
+    changed = load(
+        compose(["experiment=glomeruli", "model=glomerulus_unet", "train.epochs=8", "augment.normalise=none"])
+    )
+    assert (changed.model["name"], changed.train.epochs, changed.train.crop) == ("glomerulus_unet", 8, 64)
+    assert changed.augment["normalise"] == "none"

@@ -13,8 +13,11 @@ from histofold import competitions
 from histofold.competitions import fields, polygons
 from histofold.competitions.base import Competition
 from histofold.competitions.rows import RowIndex
+from histofold.compose import compose, load
 from histofold.config import CompetitionConfig
 from histofold.rle import RunMask
+from histofold.tiles.augment import AugmentOptions
+from histofold.training.preprocessing import preprocess_of
 
 
 def opened(data: Path, folder: str, adapter: str = "folders", **options: Any) -> Competition:
@@ -112,6 +115,32 @@ def test_other_sets(data: Path, folder: str, options: dict[str, Any], count: int
         assert labels is not None
         assert labels.max() > 0
         assert labels.shape == (sample.height, sample.width)
+
+
+def test_glomeruli_of_fields_and_patches_are_of_one_size(data: Path) -> None:
+    """Whole ones: a network sees them at one scale, so the patches' lower magnification must have been made up for."""
+    competition = opened(data, ".", layout="glomeruli")
+    widths: dict[bool, list[float]] = {True: [], False: []}
+    for sample in competition.samples():
+        labels = competition.labels(sample.sample_id)
+        assert labels is not None
+        rim = {int(value) for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]) for value in np.unique(edge)}
+        areas = np.bincount(labels.ravel())
+        whole = [area for value, area in enumerate(areas) if value and area and value not in rim]
+        widths[str(sample.stratum).startswith("patch_")] += [float(np.sqrt(area * 4 / np.pi)) for area in whole]
+    fields, patches = np.median(widths[False]), np.median(widths[True])
+    assert 0.6 <= patches / fields <= 1.0, (fields, patches)
+
+
+def test_the_recipe_for_glomeruli_finds_its_reference(data: Path) -> None:
+    config = load(compose(["experiment=glomeruli"]))
+    competition = competitions.open(config.competition, data)
+    preprocess = preprocess_of(AugmentOptions(**config.augment), competition, config.prepare.scale)
+    assert preprocess.stain_method == "reinhard"
+    silver, pas = (competition.image(name)[::8, ::8] for name in ("20181345-PASM", "20181462-PAS-0200-0004"))
+    apart = np.abs(silver.mean((0, 1)) - pas.mean((0, 1))).max()
+    together = np.abs(preprocess.pixels(silver).mean((0, 1)) - preprocess.pixels(pas).mean((0, 1))).max()
+    assert together < apart / 3, (together, apart)
 
 
 def test_real_polygons_give_the_published_runs(data: Path) -> None:
