@@ -6,7 +6,7 @@ Bands are the same for any number of threads, and what they sum up is added in t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -29,17 +29,17 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
 def each(work: Callable[..., None], jobs: Iterable[tuple[Any, ...]], threads: int) -> None:
     """Run jobs on a number of threads; the kernels release the GIL.
 
-    Each thread takes one share of the jobs, because every hand-over waits for the GIL.
+    Each thread takes the next job when it is done with one, so that none waits for another that was held up.
     """
-    jobs = list(jobs)
-    shares = [jobs[first::threads] for first in range(threads)]
-    others = [_pool(os.getpid(), torch.get_num_threads()).submit(_run, work, share) for share in shares[1:]]
-    _run(work, shares[0])
+    rest = iter(list(jobs))
+    others = [_pool(os.getpid(), torch.get_num_threads()).submit(_run, work, rest) for _ in range(threads - 1)]
+    _run(work, rest)
     for other in others:
         other.result()
 
 
-def _run(work: Callable[..., None], jobs: Iterable[tuple[Any, ...]]) -> None:
+def _run(work: Callable[..., None], jobs: Iterator[tuple[Any, ...]]) -> None:
+    """Work on jobs until none is left; a list's iterator gives each to one thread."""
     for job in jobs:
         work(*job)
 
