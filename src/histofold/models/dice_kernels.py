@@ -19,16 +19,17 @@ from __future__ import annotations
 
 import numpy as np
 
+from histofold.models.dice_lanes import LANES
+from histofold.models.dice_strips import views
 from histofold.models.dice_taps import (
     ZERO,
     combine,
     copy,
     fill,
+    inner,
     jit,
     join,
     moments,
-    nine,
-    nine_own,
     slopes,
 )
 
@@ -40,6 +41,12 @@ COLUMNS = 512
 
 STRIP = 512
 """Values of a strip, about: three views of it and the kernels of its pixels stay in the first cache."""
+
+
+@inner
+def _rows(n):
+    """Memory for n values that are computed in whole vectors."""
+    return np.zeros(n + LANES, np.float32)
 
 
 @jit
@@ -106,26 +113,12 @@ def _clear(row, o, rows, ld, valid):
 
 
 @jit
-def _views(S, o, R, P, d, n, kc, c9, kh, h9, rows, i, size, kw, k, ksize, y0, y1, y2):
-    """The raw channel, height and width view of a strip.
-
-    With `size` 0 the strip is a row and its height kernel is kh[h9 …]; else each value has its own, rows[i + t · size].
-    """
-    nine(y0, True, n, S, o, R, d, kc, c9)
-    if size == 0:
-        nine(y1, True, n, S, o, P, d, kh, h9)
-    else:
-        nine_own(y1, True, n, S, o, P, d, rows, i, size)
-    nine_own(y2, True, n, S, o, R, P, kw, k, ksize)
-
-
-@jit
 def view_sums(x, n, C, H, W, h0, h1, d, kc, kh, kw, sums):
     """Add sum and sum of squares of each raw view to sums (3, C, 2)."""
     width, ld, strip, height = _layout(W, d, d, COLUMNS)
-    S = np.empty((height + 2 * d) * (C + 2 * d) * ld, np.float32)
-    own, tall = np.empty(9 * strip * ld, np.float32), np.empty(9 * height * ld, np.float32)
-    y0, y1, y2 = np.empty(strip * ld, np.float32), np.empty(strip * ld, np.float32), np.empty(strip * ld, np.float32)
+    S = np.zeros((height + 2 * d) * (C + 2 * d) * ld + LANES, np.float32)
+    own, tall = _rows(9 * strip * ld), _rows(9 * height * ld)
+    y0, y1, y2 = _rows(strip * ld), _rows(strip * ld), _rows(strip * ld)
     for w0 in range(0, W, width):
         columns = min(width, W - w0)
         ld = columns + 2 * d
@@ -141,7 +134,7 @@ def view_sums(x, n, C, H, W, h0, h1, d, kc, kh, kw, sums):
                     m = min(strip, rows - r)
                     o = ((c + d) * (rows + 2 * d) + r + d) * ld + d
                     count = m * ld - 2 * d
-                    _views(
+                    views(
                         S, o, R, P, d, count, kc, 9 * c, kh, 9 * (top + r), tall, r * ld + d, size,
                         own, d, strip * ld, y0, y1, y2,
                     )  # fmt: skip
@@ -159,9 +152,9 @@ def view_join(x, n, C, H, W, h0, h1, d, kc, kh, kw, a, b, s, f, out, sums):
     a, b, s and f (C, 3) are factor, shift, slope and weight of each view.
     """
     width, ld, strip, height = _layout(W, d, d, COLUMNS)
-    S = np.empty((height + 2 * d) * (C + 2 * d) * ld, np.float32)
-    own, tall = np.empty(9 * strip * ld, np.float32), np.empty(9 * height * ld, np.float32)
-    y0, y1, y2 = np.empty(strip * ld, np.float32), np.empty(strip * ld, np.float32), np.empty(strip * ld, np.float32)
+    S = np.zeros((height + 2 * d) * (C + 2 * d) * ld + LANES, np.float32)
+    own, tall = _rows(9 * strip * ld), _rows(9 * height * ld)
+    y0, y1, y2 = _rows(strip * ld), _rows(strip * ld), _rows(strip * ld)
     joined = np.empty(strip * ld, np.float32)
     for w0 in range(0, W, width):
         columns = min(width, W - w0)
@@ -178,7 +171,7 @@ def view_join(x, n, C, H, W, h0, h1, d, kc, kh, kw, a, b, s, f, out, sums):
                     m = min(strip, rows - r)
                     o = ((c + d) * (rows + 2 * d) + r + d) * ld + d
                     count = m * ld - 2 * d
-                    _views(
+                    views(
                         S, o, R, P, d, count, kc, 9 * c, kh, 9 * (top + r), tall, r * ld + d, size,
                         own, d, strip * ld, y0, y1, y2,
                     )  # fmt: skip
@@ -198,9 +191,9 @@ def view_slopes(x, dz, fused, n, C, H, W, h0, h1, d, kc, kh, kw, a, b, after, su
     The gradient of the fused views is after[0] · dz + after[1] · fused + after[2], with after (C, 3).
     """
     width, ld, strip, height = _layout(W, d, d, COLUMNS)
-    S = np.empty((height + 2 * d) * (C + 2 * d) * ld, np.float32)
-    own, tall = np.empty(9 * strip * ld, np.float32), np.empty(9 * height * ld, np.float32)
-    y0, y1, y2 = np.empty(strip * ld, np.float32), np.empty(strip * ld, np.float32), np.empty(strip * ld, np.float32)
+    S = np.zeros((height + 2 * d) * (C + 2 * d) * ld + LANES, np.float32)
+    own, tall = _rows(9 * strip * ld), _rows(9 * height * ld)
+    y0, y1, y2 = _rows(strip * ld), _rows(strip * ld), _rows(strip * ld)
     for w0 in range(0, W, width):
         columns = min(width, W - w0)
         ld = columns + 2 * d
@@ -217,7 +210,7 @@ def view_slopes(x, dz, fused, n, C, H, W, h0, h1, d, kc, kh, kw, a, b, after, su
                     m = min(strip, rows - r)
                     o = ((c + d) * (rows + 2 * d) + r + d) * ld + d
                     count = m * ld - 2 * d
-                    _views(
+                    views(
                         S, o, R, P, d, count, kc, 9 * c, kh, 9 * (top + r), tall, r * ld + d, size,
                         own, d, strip * ld, y0, y1, y2,
                     )  # fmt: skip

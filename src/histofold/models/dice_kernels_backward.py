@@ -11,18 +11,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from histofold.models.dice_kernels import _clear, _layout, _own_columns, _own_rows, _views, _window
+from histofold.models.dice_kernels import _clear, _layout, _own_columns, _own_rows, _rows, _window
+from histofold.models.dice_strips import nine_dots, nine_products, views, views_back
 from histofold.models.dice_taps import (
-    add_product,
     bend,
     combine,
     copy,
     fill,
-    inner,
     jit,
-    nine,
-    nine_dots,
-    nine_own,
     summing,
 )
 
@@ -55,7 +51,7 @@ def _bent(
             r = h - top + 2 * d
             o = base + r * ld + d + skip
             count = (m - 1) * ld + valid
-            _views(
+            views(
                 S, o, R, P, d, count, kc, 9 * c, kh, 9 * h, tall, (r - d) * ld + d + skip, size,
                 own, d + skip, strip * ld, y0, y1, y2,
             )  # fmt: skip
@@ -84,13 +80,12 @@ def view_gradients(  # noqa: C901  (one pass over a window of rows, in the order
     width, ld, strip, height = _layout(W, d, 2 * d, COLUMNS)
     total = (height + 4 * d) * (C + 2 * d) * ld
     S, D0, D1, D2 = (
-        np.empty(total, np.float32), np.empty(total, np.float32), np.empty(total, np.float32),
-        np.empty(total, np.float32),
+        _rows(total), _rows(total), _rows(total), _rows(total)
     )  # fmt: skip
-    own, turned = np.empty(9 * strip * ld, np.float32), np.empty(9 * strip * ld, np.float32)
-    tall, tall_turned = np.empty(9 * (height + 2 * d) * ld, np.float32), np.empty(9 * height * ld, np.float32)
-    y0, y1, y2 = np.empty(strip * ld, np.float32), np.empty(strip * ld, np.float32), np.empty(strip * ld, np.float32)
-    sums_w, sums_h = np.zeros(9 * strip * ld, np.float32), np.zeros(9 * height * ld, np.float32)
+    own, turned = _rows(9 * strip * ld), _rows(9 * strip * ld)
+    tall, tall_turned = _rows(9 * (height + 2 * d) * ld), _rows(9 * height * ld)
+    y0, y1, y2 = _rows(strip * ld), _rows(strip * ld), _rows(strip * ld)
+    sums_w, sums_h = _rows(9 * strip * ld), _rows(9 * height * ld)
     kct, kht = kc.reshape(-1, 9)[:, ::-1].copy().reshape(-1), kh.reshape(-1, 9)[:, ::-1].copy().reshape(-1)
     for w0 in range(0, W, width):
         columns = min(width, W - w0)
@@ -119,16 +114,16 @@ def view_gradients(  # noqa: C901  (one pass over a window of rows, in the order
                     m = min(strip, rows - r)
                     o = ((c + d) * (rows + 4 * d) + r + 2 * d) * ld + 2 * d
                     count = m * ld - 4 * d
-                    nine(y0, True, count, D0, o, R, d, kct, 9 * c)
+                    views_back(
+                        D0, D1, D2, o, R, P, d, count, kct, 9 * c, kht, 9 * (top + r), tall_turned, r * ld + 2 * d,
+                        size if strip > 1 else 0, turned, 2 * d, strip * ld, y0,
+                    )  # fmt: skip
                     nine_dots(D0, o, count, S, o, R, d, dkc, c)
                     if strip == 1:
-                        nine(y0, False, count, D1, o, P, d, kht, 9 * (top + r))
                         nine_dots(D1, o, count, S, o, P, d, dkh, top + r)
                     else:
-                        nine_own(y0, False, count, D1, o, P, d, tall_turned, r * ld + 2 * d, size)
-                        _nine_products(sums_h, r * ld, size, count, D1, S, o, P, d)
-                    nine_own(y0, False, count, D2, o, R, P, turned, 2 * d, strip * ld)
-                    _nine_products(sums_w, 0, strip * ld, count, D2, S, o, R, P)
+                        nine_products(sums_h, r * ld, size, count, D1, S, o, P, d)
+                    nine_products(sums_w, 0, strip * ld, count, D2, S, o, R, P)
                     for k in range(m):
                         copy(dx, ((n * C + c) * H + top + r + k) * W + w0, y0, k * ld, columns)
             if strip > 1:
@@ -137,14 +132,6 @@ def view_gradients(  # noqa: C901  (one pass over a window of rows, in the order
             for k in range(strip):
                 for w in range(columns):
                     dkw[t, w0 + w] += sums_w[(t * strip + k) * ld + w]
-
-
-@inner
-def _nine_products(acc, at, size, n, D, S, o, R, d):
-    """Add the products of a strip with its nine neighbours, each to its own row of acc."""
-    for i in range(3):
-        for j in range(3):
-            add_product(acc, at + (3 * i + j) * size, n, D, o, S, o + (i - 1) * R + (j - 1) * d)
 
 
 @summing

@@ -10,9 +10,8 @@ Names as in `dice_kernels`; a group of the projection has `p` input and `q` outp
 
 from __future__ import annotations
 
-import numpy as np
-
-from histofold.models.dice_kernels import _clear
+from histofold.models.dice_kernels import _clear, _rows
+from histofold.models.dice_strips import convolve, nine_dots
 from histofold.models.dice_taps import (
     ZERO,
     U,
@@ -22,8 +21,6 @@ from histofold.models.dice_taps import (
     finish,
     jit,
     moments,
-    nine,
-    nine_dots,
     prelu,
     summing,
     through_prelu,
@@ -59,8 +56,8 @@ def project(fused, n, groups, p, q, H, W, h0, h1, before, kernel, out, total, su
     """
     ld = W + 2
     height = max(1, min(h1 - h0, VALUES // ld))
-    F = np.empty((height + 2) * p * ld, np.float32)
-    acc = np.empty(height * ld, np.float32)
+    F = _rows((height + 2) * p * ld)
+    acc = _rows(height * ld)
     for g in range(groups):
         for top in range(h0, h1, height):
             rows = min(height, h1 - top)
@@ -73,7 +70,7 @@ def project(fused, n, groups, p, q, H, W, h0, h1, before, kernel, out, total, su
             for j in range(q):
                 c = g * q + j
                 for i in range(p):
-                    nine(acc, i == 0, count, F, (i * (rows + 2) + 1) * ld + 1, ld, 1, kernel, (c * p + i) * 9)
+                    convolve(acc, i == 0, count, F, (i * (rows + 2) + 1) * ld + 1, ld, kernel, (c * p + i) * 9)
                 to = ((n * groups * q + c) * H + top) * W
                 _clear(acc, 0, rows, ld, W)
                 first, second = moments(acc, 0, count)
@@ -94,8 +91,8 @@ def project_gradients(
     """
     ld = W + 2
     height = max(1, min(h1 - h0, VALUES // ld))
-    F, D = np.empty((height + 2) * p * ld, np.float32), np.empty((height + 2) * q * ld, np.float32)
-    acc = np.empty(height * ld, np.float32)
+    F, D = _rows((height + 2) * p * ld), _rows((height + 2) * q * ld)
+    acc = _rows(height * ld)
     turned = kernel.reshape(-1, 9)[:, ::-1].copy().reshape(-1)
     for g in range(groups):
         for top in range(h0, h1, height):
@@ -110,7 +107,7 @@ def project_gradients(
                 c = g * p + i
                 for j in range(q):
                     k = (g * q + j) * p + i
-                    nine(acc, j == 0, count, D, j * size + ld + 1, ld, 1, turned, 9 * k)
+                    convolve(acc, j == 0, count, D, j * size + ld + 1, ld, turned, 9 * k)
                     nine_dots(D, j * size + ld + 1, count, F, i * size + ld + 1, ld, 1, dkernel, k)
                 e = before[c]
                 for r in range(rows):

@@ -17,16 +17,8 @@ they share most of what they read.
 from __future__ import annotations
 
 from histofold.models.dice_lanes import LANES, add, aligned, carry, fma, larger, load, mul, splat, store, total
+from histofold.models.dice_strips import near, nine, plane, three
 from histofold.models.dice_taps import ZERO, U, fill, inner, jit
-
-
-@inner
-def _nine(k, i):
-    """The kernel k[i … i + 8]."""
-    return (
-        splat(k[i]), splat(k[i + 1]), splat(k[i + 2]), splat(k[i + 3]), splat(k[i + 4]), splat(k[i + 5]),
-        splat(k[i + 6]), splat(k[i + 7]), splat(k[i + 8]),
-    )  # fmt: skip
 
 
 @inner
@@ -36,21 +28,6 @@ def _constants(e):
         splat(e[0]), splat(e[1]), splat(e[2]), splat(e[3]), splat(e[4]), splat(e[5]), splat(e[6]), splat(e[7]),
         splat(e[8]), splat(e[9]), splat(e[10]), splat(e[11]), splat(e[12]), splat(e[13]),
     )  # fmt: skip
-
-
-@inner
-def _near(S, o, d):
-    return load(S, o - d), load(S, o), load(S, o + d)
-
-
-@inner
-def _three(z, k, v):
-    return fma(k[2], v[2], fma(k[1], v[1], fma(k[0], v[0], z)))
-
-
-@inner
-def _plane(z, k, above, here, below):
-    return _three(_three(_three(z, k[0:3], above), k[3:6], here), k[6:9], below)
 
 
 @inner
@@ -92,17 +69,17 @@ def _fused_pair(S, low, mid, high, d, R, size, kc, upper, lower, kw, e, F, o):
     zero = splat(ZERO)
     for i in range(0, size, LANES):
         m = mid + i
-        above, here, below, last = _near(S, m - R, d), _near(S, m, d), _near(S, m + R, d), _near(S, m + 2 * R, d)
-        z0, v0 = _plane(e[0], kc, above, here, below), _plane(e[0], kc, here, below, last)
-        z1, v1 = _three(zero, upper[3:6], here), _three(zero, lower[3:6], below)
+        above, here, below, last = near(S, m - R, d), near(S, m, d), near(S, m + R, d), near(S, m + 2 * R, d)
+        z0, v0 = plane(e[0], kc, above, here, below), plane(e[0], kc, here, below, last)
+        z1, v1 = three(zero, upper[3:6], here), three(zero, lower[3:6], below)
         z2, v2 = _column(kw, size + i, size, zero, zero, above[1], here[1], below[1], last[1])
         m = low + i
-        here, below = _near(S, m, d), _near(S, m + R, d)
-        z1, v1 = _three(z1, upper[0:3], here), _three(v1, lower[0:3], below)
+        here, below = near(S, m, d), near(S, m + R, d)
+        z1, v1 = three(z1, upper[0:3], here), three(v1, lower[0:3], below)
         z2, v2 = _column(kw, i, size, z2, v2, load(S, m - R), here[1], below[1], load(S, m + 2 * R))
         m = high + i
-        here, below = _near(S, m, d), _near(S, m + R, d)
-        z1, v1 = _three(z1, upper[6:9], here), _three(v1, lower[6:9], below)
+        here, below = near(S, m, d), near(S, m + R, d)
+        z1, v1 = three(z1, upper[6:9], here), three(v1, lower[6:9], below)
         z2, v2 = _column(kw, 2 * size + i, size, z2, v2, load(S, m - R), here[1], below[1], load(S, m + 2 * R))
         store(F, o + i, _joined(z0, z1, z2, e, zero))
         store(F, o + R + i, _joined(v0, v1, v2, e, zero))
@@ -115,9 +92,9 @@ def _projected_pair(F, o, ld, size, k, fresh, start, A):
         m = o + i
         z = start if fresh else load(A, i)
         v = start if fresh else load(A, i + size)
-        above, here, below, last = _near(F, m - ld, 1), _near(F, m, 1), _near(F, m + ld, 1), _near(F, m + 2 * ld, 1)
-        store(A, i, _plane(z, k, above, here, below))
-        store(A, i + size, _plane(v, k, here, below, last))
+        above, here, below, last = near(F, m - ld, 1), near(F, m, 1), near(F, m + ld, 1), near(F, m + 2 * ld, 1)
+        store(A, i, plane(z, k, above, here, below))
+        store(A, i + size, plane(v, k, here, below, last))
 
 
 @inner
@@ -176,28 +153,28 @@ def view_project(
     size, gap = (W + LANES - 1) // LANES * LANES, (d + LANES - 1) // LANES * LANES
     ld, first, last = size + gap, max(h0 - 1, 0), min(h1 + 1, H)
     rows = (last - first + 2 * d - 1) // (2 * d) * 2 * d
-    R, plane, slots = d * ld, (rows + 2 * d) * ld, 2 * d + 1
+    R, each, slots = d * ld, (rows + 2 * d) * ld, 2 * d + 1
     lead, held = first - (h0 - 1), max(h1 - h0 + 4, rows + 2) * ld
-    S, F, A = aligned(slots * plane + 2 * gap), aligned(p * held + 2 * gap), aligned(2 * size)
+    S, F, A = aligned(slots * each + 2 * gap), aligned(p * held + 2 * gap), aligned(2 * size)
     fill(S, 0, S.size)
     fill(F, 0, F.size)
     for c in range(g0 * p - d, g0 * p + d):
         if 0 <= c < C:
-            at = gap + c % slots * plane
+            at = gap + c % slots * each
             _read(S, at, x, n, c, planes, other, table, attention, gate, H, W, first - d, rows + 2 * d, ld)
     for g in range(g0, g1):
         for i in range(p):
             c = g * p + i
-            low, mid, high = gap + (c - d) % slots * plane, gap + c % slots * plane, gap + (c + d) % slots * plane
+            low, mid, high = gap + (c - d) % slots * each, gap + c % slots * each, gap + (c + d) % slots * each
             if c + d < C:
                 _read(S, high, x, n, c + d, planes, other, table, attention, gate, H, W, first - d, rows + 2 * d, ld)
             else:
-                fill(S, high, plane)
+                fill(S, high, each)
             o = gap + i * held + lead * ld
-            own, numbers = _nine(kc, 9 * c), _constants(constants[c])
+            own, numbers = nine(kc, 9 * c), _constants(constants[c])
             for r in range(rows // 2):
                 r = r // d * 2 * d + r % d
-                upper, lower = _nine(kh, 9 * min(first + r, H - 1)), _nine(kh, 9 * min(first + r + d, H - 1))
+                upper, lower = nine(kh, 9 * min(first + r, H - 1)), nine(kh, 9 * min(first + r + d, H - 1))
                 w = r * ld + R
                 _fused_pair(S, low + w, mid + w, high + w, d, R, size, own, upper, lower, kw, numbers, F, o + r * ld)
             fill(F, o + (last - first) * ld, ld)
@@ -209,7 +186,7 @@ def view_project(
                 start = splat(shift[j])
                 for i in range(p):
                     at = gap + i * held + (r + 1) * ld
-                    _projected_pair(F, at, ld, size, _nine(kernel, (j * p + i) * 9), i == 0, start, A)
+                    _projected_pair(F, at, ld, size, nine(kernel, (j * p + i) * 9), i == 0, start, A)
                 to = ((n * (C // p * q) + j) * H + h0 + r) * W
                 carry(out, to, A, 0, W)
                 if h0 + r + 1 < h1:
@@ -219,11 +196,11 @@ def view_project(
 @jit
 def finish_planes(planes, first, last, pixels, after):
     """Change planes first … last in place to max(after[0] · z + after[1] · max(z, 0) + after[2], after[3])."""
-    for plane in range(first, last):
-        straight, above, shift, low = after[plane]
+    for index in range(first, last):
+        straight, above, shift, low = after[index]
         a, b, c, e, zero = splat(straight), splat(above), splat(shift), splat(low), splat(ZERO)
         full = pixels // LANES * LANES
-        o = plane * pixels
+        o = index * pixels
         for w in range(o, o + full, LANES):
             z = load(planes, w)
             store(planes, w, larger(e, fma(b, larger(z, zero), fma(a, z, c))))

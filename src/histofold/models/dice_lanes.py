@@ -141,6 +141,22 @@ def maximum(typing, a, b):
 
 
 @intrinsic
+def kept(typing, a, n):
+    """The first n values, zeros behind them."""
+
+    def code(context, builder, signature, arguments):
+        places = ir.Constant(ir.VectorType(_INDEX, LANES), list(range(LANES)))
+        count = builder.insert_element(
+            ir.Constant(places.type, ir.Undefined), builder.trunc(arguments[1], _INDEX), _INDEX(0)
+        )
+        everywhere = builder.shuffle_vector(count, count, ir.Constant(places.type, [0] * LANES))
+        inside = builder.icmp_signed("<", places, everywhere)
+        return builder.select(inside, arguments[0], ir.Constant(_VECTOR, [0.0] * LANES))
+
+    return LANES_TYPE(LANES_TYPE, types.intp), code
+
+
+@intrinsic
 def total(typing, a):
     """The sum of the sixteen values, from the first to the last."""
 

@@ -2,11 +2,11 @@
 
 Offsets are cast to unsigned, because a signed index would be tested for being negative at every pixel, which no vector
 instruction does; the compiler then turns every loop here into vector instructions. It gives up where a loop has more
-than eight pairs of pointers that could overlap, which is why nine taps with a kernel for each pixel are three loops.
+than eight pairs of pointers that could overlap: such loops are in `dice_strips`.
 """
 
 # Numba infers the types: flat arrays of float32, counters of int64; annotations would only repeat that.
-# ruff: noqa: ANN001, ANN201, ANN202
+# ruff: noqa: ANN001, ANN201
 # mypy: disable-error-code="no-untyped-def, no-untyped-call"
 
 from __future__ import annotations
@@ -74,108 +74,6 @@ def moments(row, o, n):
         first += y
         second += y * y
     return first, second
-
-
-@inner
-def add_product(acc, t, n, a, i, b, j):
-    """Add a · b, value by value."""
-    for w in range(n):
-        acc[U(t + w)] += a[U(i + w)] * b[U(j + w)]
-
-
-@summing
-def nine_dots(a, i, n, S, o, R, d, to, at):
-    """Add to to[at, 0 … 8] the products of a row with a window's rows at -R, 0, R and columns -d, 0, d."""
-    s0, s1, s2, s3, s4, s5, s6, s7, s8 = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
-    for w in range(n):
-        y = a[U(i + w)]
-        s0 += y * S[U(o - R - d + w)]
-        s1 += y * S[U(o - R + w)]
-        s2 += y * S[U(o - R + d + w)]
-        s3 += y * S[U(o - d + w)]
-        s4 += y * S[U(o + w)]
-        s5 += y * S[U(o + d + w)]
-        s6 += y * S[U(o + R - d + w)]
-        s7 += y * S[U(o + R + w)]
-        s8 += y * S[U(o + R + d + w)]
-    for t, value in enumerate((s0, s1, s2, s3, s4, s5, s6, s7, s8)):
-        to[at, t] += value
-
-
-@inner
-def _near(acc, n, S, o, R, k, i):
-    """Nine taps of one kernel at distance 1 along the row."""
-    k0, k1, k2, k3, k4, k5, k6, k7, k8 = (
-        k[i], k[i + 1], k[i + 2], k[i + 3], k[i + 4], k[i + 5], k[i + 6], k[i + 7], k[i + 8],
-    )  # fmt: skip
-    for w in range(n):
-        acc[U(w)] = (
-            k0 * S[U(o - R - 1 + w)] + k1 * S[U(o - R + w)] + k2 * S[U(o - R + 1 + w)]
-            + k3 * S[U(o - 1 + w)] + k4 * S[U(o + w)] + k5 * S[U(o + 1 + w)]
-            + k6 * S[U(o + R - 1 + w)] + k7 * S[U(o + R + w)] + k8 * S[U(o + R + 1 + w)]
-        )  # fmt: skip
-
-
-@inner
-def _near_more(acc, n, S, o, R, k, i):
-    k0, k1, k2, k3, k4, k5, k6, k7, k8 = (
-        k[i], k[i + 1], k[i + 2], k[i + 3], k[i + 4], k[i + 5], k[i + 6], k[i + 7], k[i + 8],
-    )  # fmt: skip
-    for w in range(n):
-        acc[U(w)] += (
-            k0 * S[U(o - R - 1 + w)] + k1 * S[U(o - R + w)] + k2 * S[U(o - R + 1 + w)]
-            + k3 * S[U(o - 1 + w)] + k4 * S[U(o + w)] + k5 * S[U(o + 1 + w)]
-            + k6 * S[U(o + R - 1 + w)] + k7 * S[U(o + R + w)] + k8 * S[U(o + R + 1 + w)]
-        )  # fmt: skip
-
-
-@inner
-def _three(acc, n, S, o, d, k0, k1, k2):
-    for w in range(n):
-        acc[U(w)] += k0 * S[U(o - d + w)] + k1 * S[U(o + w)] + k2 * S[U(o + d + w)]
-
-
-@inner
-def nine(acc, fresh, n, S, o, R, d, k, i):
-    """Nine taps with the kernel k[i … i + 8] at rows -R, 0, R and columns -d, 0, d: onto acc, or in its place."""
-    if d == 1:
-        if fresh:
-            _near(acc, n, S, o, R, k, i)
-        else:
-            _near_more(acc, n, S, o, R, k, i)
-        return
-    if fresh:
-        fill(acc, 0, n)
-    _three(acc, n, S, o - R, d, k[i], k[i + 1], k[i + 2])
-    _three(acc, n, S, o, d, k[i + 3], k[i + 4], k[i + 5])
-    _three(acc, n, S, o + R, d, k[i + 6], k[i + 7], k[i + 8])
-
-
-@inner
-def _own(acc, n, S, o, d, k, i, size):
-    for w in range(n):
-        acc[U(w)] = (
-            k[U(i + w)] * S[U(o - d + w)] + k[U(i + size + w)] * S[U(o + w)] + k[U(i + 2 * size + w)] * S[U(o + d + w)]
-        )
-
-
-@inner
-def _own_more(acc, n, S, o, d, k, i, size):
-    for w in range(n):
-        acc[U(w)] += (
-            k[U(i + w)] * S[U(o - d + w)] + k[U(i + size + w)] * S[U(o + w)] + k[U(i + 2 * size + w)] * S[U(o + d + w)]
-        )
-
-
-@inner
-def nine_own(acc, fresh, n, S, o, R, d, k, i, size):
-    """As `nine`, with a kernel for each pixel: tap t of the first pixel is k[i + t · size]."""
-    if fresh:
-        _own(acc, n, S, o - R, d, k, i, size)
-    else:
-        _own_more(acc, n, S, o - R, d, k, i, size)
-    _own_more(acc, n, S, o, d, k, i + 3 * size, size)
-    _own_more(acc, n, S, o + R, d, k, i + 6 * size, size)
 
 
 @inner
