@@ -10,7 +10,7 @@ from torch import nn
 
 from histofold.models import dense_kernels as kernels
 from histofold.models.dice_jobs import BAND_GRAIN, each, thread_count
-from histofold.models.dice_numbers import Array, flat, single
+from histofold.models.dice_numbers import Array, flat
 
 PIXELS, ROWS, JOBS = 1 << 12, 32, 16
 """Pixels of a job of 1 × 1 convolutions, rows of one of 3 × 3, and jobs that pooling is cut into."""
@@ -29,10 +29,11 @@ def joined(conv: nn.Conv2d, parts: Sequence[torch.Tensor], constant: torch.Tenso
     `constant` is a part whose planes hold one value each.
     """
     batch, _, height, width = parts[0].shape
-    weight, pixels = conv.weight.flatten(1), height * width
-    bias = conv.bias[None].expand(batch, -1)
+    weight, pixels = flat(conv.weight).reshape(conv.out_channels, -1), height * width
+    bias = np.tile(flat(conv.bias), (batch, 1))
     if constant is not None:
-        bias = bias + constant @ weight[:, -constant.shape[1] :].T
+        # Not as a matrix product, whose library has threads of its own.
+        bias += np.einsum("bk,mk->bm", constant.numpy(), weight[:, -constant.shape[1] :])
     out = np.empty(batch * conv.out_channels * pixels, np.float32)
     first = 0
     for number, part in enumerate(parts):
@@ -55,7 +56,8 @@ def joined(conv: nn.Conv2d, parts: Sequence[torch.Tensor], constant: torch.Tenso
 def near_relu(weight: torch.Tensor, bias: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """ReLU of a 3 × 3 convolution (M, C, 3, 3) with zeros around x (B, C, H, W); for few input channels."""
     batch, channels, height, width = x.shape
-    made, numbers, begin = len(weight), _packed(weight.flatten(1)), _filled(bias[None])[0]
+    made, begin = len(weight), _filled(flat(bias)[None])[0]
+    numbers = _packed(flat(weight).reshape(made, -1))
     planes, out = flat(x), np.empty(batch * made * height * width, np.float32)
     each(
         lambda n, row: kernels.near_rows(
@@ -85,14 +87,13 @@ def means(x: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(flat(x).reshape(x.shape[0], x.shape[1], -1).mean(-1))
 
 
-def _packed(weight: torch.Tensor) -> Array:
+def _packed(weight: Array) -> Array:
     """Weights (M, K) as (blocks, K, BLOCK), flat, zeros at the end."""
-    made, given = weight.shape
-    full = torch.zeros(-(-made // kernels.BLOCK) * kernels.BLOCK, given)
-    full[:made] = weight
-    return flat(full.view(-1, kernels.BLOCK, given).transpose(1, 2))
+    full = np.pad(weight, ((0, -len(weight) % kernels.BLOCK), (0, 0)))
+    packed = np.ascontiguousarray(full.reshape(-1, kernels.BLOCK, weight.shape[1]).swapaxes(1, 2))
+    return packed.reshape(-1)
 
 
-def _filled(bias: torch.Tensor) -> Array:
+def _filled(bias: Array) -> Array:
     """Biases (B, M) with zeros to whole blocks."""
-    return single(nn.functional.pad(bias, (0, -bias.shape[1] % kernels.BLOCK)).numpy())
+    return np.pad(bias, ((0, 0), (0, -bias.shape[1] % kernels.BLOCK)))

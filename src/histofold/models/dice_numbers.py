@@ -140,6 +140,8 @@ def view_rows(values: Exact, channels: int) -> Array:
 
 def open_gate(unit: DiceUnit, means: Exact) -> Exact:
     """The gate (B, C') of the fused planes' means (B, C)."""
-    hidden = np.maximum(means @ parameter(unit.gate[1].weight)[..., 0, 0].T, 0)
-    result: Exact = 1 / (1 + np.exp(-(hidden @ parameter(unit.gate[3].weight)[..., 0, 0].T)))
+    # Not as matrix products: the threads of their library would spin beside the kernels'.
+    squeeze, excite = (parameter(unit.gate[layer].weight)[..., 0, 0] for layer in (1, 3))
+    hidden = np.maximum(np.einsum("bc,mc->bm", means, squeeze), 0)
+    result: Exact = 1 / (1 + np.exp(-np.einsum("bm,cm->bc", hidden, excite)))
     return result

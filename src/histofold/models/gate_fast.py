@@ -37,13 +37,14 @@ def attention_map(
 
 def _packed(from_skip: nn.Conv2d, up: nn.ConvTranspose2d, attend: nn.Conv2d) -> tuple[Array, Array, Array]:
     """Weights (blocks, C, BLOCK, TAPS), the channels' biases and their weights in the map; blocks filled with zeros."""
-    taps = [up.weight[:, :, row, column].T for row, column in _TAPS]
-    each_pair = torch.stack([*taps, from_skip.weight[:, :, 0, 0]], -1)
-    channels = len(each_pair)
-    blocks = -(-channels // BLOCK)
-    full = torch.zeros(blocks * BLOCK, channels, TAPS)
-    full[:channels] = each_pair
-    rows = torch.zeros(2, blocks * BLOCK)
-    rows[0, :channels], rows[1, :channels] = up.bias + from_skip.bias, attend.weight[0, :, 0, 0]
-    bias, join = rows.numpy()
-    return flat(full.view(blocks, BLOCK, channels, TAPS).transpose(1, 2)), bias, join
+    # Arranged by NumPy: a copy by torch starts its threads, which then spin beside the kernels'.
+    channels = up.out_channels
+    doubled = up.weight.detach().numpy()
+    full = np.zeros((-(-channels // BLOCK) * BLOCK, channels, TAPS), np.float32)
+    for tap, (row, column) in enumerate(_TAPS):
+        full[:channels, :, tap] = doubled[:, :, row, column].T
+    full[:channels, :, -1] = flat(from_skip.weight).reshape(channels, channels)
+    bias, join = np.zeros(len(full), np.float32), np.zeros(len(full), np.float32)
+    bias[:channels], join[:channels] = flat(up.bias) + flat(from_skip.bias), flat(attend.weight)
+    packed = np.ascontiguousarray(full.reshape(-1, BLOCK, channels, TAPS).swapaxes(1, 2))
+    return packed.reshape(-1), bias, join
