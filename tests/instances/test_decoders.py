@@ -228,7 +228,7 @@ def test_every_decoder_has_a_config_and_a_grid_that_builds() -> None:
         ("ternary", "watershed_inside"),
         ("border", "watershed"),
         ("distance", "watershed_distance"),
-        ("border_distance", "watershed"),
+        ("border_distance", "watershed_distance"),
     ],
 )
 def test_auto_takes_what_suits_the_bands(target: str, expected: str) -> None:
