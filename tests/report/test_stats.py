@@ -120,7 +120,8 @@ def test_correlation_uses_common_samples() -> None:
 
 def test_every_metric_is_shown_by_stratum_and_objects_are_added_up() -> None:
     scores = pd.concat([table([0.2, 0.4], 0, "a"), table([0.6], 1, "b")])
-    scores = scores.assign(ap50=[0.5, 0.7, 0.9], dice=[0.1, 0.2, 0.3], object_hausdorff=[3.0, 5.0, 7.0], found=[4, 5, 6])
+    scores = scores.assign(ap50=[0.5, 0.7, 0.9], dice=[0.1, 0.2, 0.3])
+    scores = scores.assign(object_hausdorff=[3.0, 5.0, 7.0], found=[4, 5, 6])
     found = measures(scores)
     assert found is not None
     assert found["titles"] == ["ap50", "dice", "object_hausdorff, px", "found"]
