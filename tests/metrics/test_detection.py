@@ -135,9 +135,3 @@ def test_matches_at_different_thresholds_cannot_be_pooled(pairs: list[tuple[Labe
     table = metrics.contingency(*pairs[3])
     with pytest.raises(ValueError, match=r"0\.5 and 0\.7"):
         metrics.match(table, 0.5) + metrics.match(table, 0.7)
-
-
-def test_the_distance_of_the_glas_contest_is_among_the_scores(pairs: list[tuple[Labels, Labels]]) -> None:
-    truth, prediction = pairs[7]
-    found = metrics.instance_scores(truth, prediction)
-    assert found["object_hausdorff"] == metrics.object_hausdorff(truth, prediction) > 0

@@ -1,5 +1,5 @@
-"""Hausdorff distances: of objects by the GlaS rule, and HD95 of outlines; KD-trees over outlines, never all pixels
-against all.
+"""Hausdorff distances: of objects by the GlaS rule, by distance transforms within boxes, and HD95 of outlines, by
+KD-trees; never all pixels against all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Box = NDArray[np.int64]
 """First and last row, first and last column of an object."""
 
 FEW_PAIRS = 200_000
-"""Up to so many pairs of pixels, as nuclei have, comparing them costs less than building a tree."""
+"""Up to so many pairs of pixels, as nuclei have, comparing them costs less than a map of distances."""
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,9 @@ def _directed(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> float:
     outline = _outline(right)
     if len(outside) * len(outline) <= FEW_PAIRS:
         return float(np.sqrt(_farthest(outside, outline)))
-    distance, _ = KDTree(outline).query(outside)
-    return float(distance.max())
+    # Squares of distances are whole numbers: rounded, they are exact again.
+    distance = cv2.distanceTransform(1 - right, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[outside[:, 0], outside[:, 1]]
+    return float(np.sqrt(np.rint(np.square(distance.max(), dtype=np.float64))))
 
 
 @numba.njit(cache=True)
