@@ -42,6 +42,7 @@ would spend most of its time reading them again.
 """
 
 SHARE = 0.25
+"""Share of the memory that is free now."""
 
 MIXED = 4 << 20
 """Bytes of mixtures that a thread holds at once: what a cache holds."""

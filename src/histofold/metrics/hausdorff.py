@@ -135,7 +135,7 @@ def _directed(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> float:
     outline = _outline(right)
     if len(outside) * len(outline) <= FEW_PAIRS:
         return float(np.sqrt(_farthest(outside, outline)))
-    # Squares of distances are whole numbers: rounded, they are exact again.
+    # Squares of distances are whole numbers: rounded, they are exact again (in single precision up to 2,000 pixels).
     distance = cv2.distanceTransform(1 - right, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[outside[:, 0], outside[:, 1]]
     return float(np.sqrt(np.rint(np.square(distance.max(), dtype=np.float64))))
 
