@@ -154,6 +154,8 @@ def test_the_recipe_for_monuseg_normalises_and_older_runs_can_go_on() -> None:
     fresh = {**now, "augment": {"flip": 0.5, "normalise": "none", "reference": None, "copy_paste": 0.0, "mosaic": 0.0}}
     assert identity(fresh) == identity({**now, "augment": {"flip": 0.5}})
     assert identity(fresh) != identity({**now, "augment": {"flip": 0.5, "normalise": "reinhard"}})
+    assert identity({**fresh, "train": {"even_strata": 0.0}}) == identity(fresh)
+    assert identity({**fresh, "train": {"even_strata": 0.5}}) != identity(fresh)
 
 
 def test_stain_augmentation_changes_the_stains_and_not_the_tissue() -> None:

@@ -74,6 +74,7 @@ class TrainConfig:
     validate_every: int  # epochs; 0 = only at the end
     checkpoint_minutes: float
     balance: int  # bins of foreground share to draw evenly from; 0 = off
+    even_strata: float  # 0: image types are drawn as often as they are; 1: all equally often; between: share^(1 - it)
     compile: bool
     loggers: list[str]  # tensorboard | wandb | mlflow
 
@@ -92,6 +93,7 @@ class PredictConfig:
     precision: str
     skip_background: bool
     spread: bool  # a band more: how far views and members disagree
+    size: float  # pixels that instances are magnified to; 0: images as they are
 
 
 @dataclass

@@ -42,6 +42,8 @@ SHOWN = ("ap50", "ap75", "ap90", "f1_50", "pq", "aji", "dice")
 FOLDS = (0, 1)
 ASIDE = "or "
 """How rows begin that are compared with the row above and that no later row builds on."""
+SIZE = 36
+"""Pixels that nuclei are magnified to in one row."""
 SECOND = "second"
 """Name of the second fold set."""
 CHANGES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -159,6 +161,10 @@ def ablate(ablation: Ablation) -> None:
     target = "target=border_distance"
     ablation.evaluate(f"{ASIDE}decoded from the border", target, "instances=watershed", "runs=[distance]", untuned)
     ablation.evaluate("+ tuned decoder", target, "runs=[distance]")
+    again(ablation.runs, "distance", "distance_size")
+    ablation.train("distance_size", target, f"predict.size={SIZE}")
+    sized = [target, "runs=[distance_size]", f"predict.size={SIZE}"]
+    ablation.evaluate(f"{ASIDE}with nuclei magnified to {SIZE} px", *sized)
     again(ablation.runs, "distance", "distance_tta")
     ablation.train("distance_tta", target, views)
     ablation.evaluate("+ TTA", target, "runs=[distance_tta]", views)

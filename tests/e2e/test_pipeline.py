@@ -62,6 +62,27 @@ def test_metrics_have_a_row_an_epoch_and_a_learning_rate_that_falls(world: Any) 
     assert table["score"].iloc[-1] == pytest.approx(scores["score"].mean())
 
 
+def test_a_trained_fold_is_predicted_anew_with_nuclei_magnified(nuclei: Any) -> None:
+    first, sized = (nuclei.oof / name for name in ("first", "sized"))
+    try:
+        for fold in ("fold0", "fold1"):
+            (sized / fold).mkdir(parents=True)
+            for name in ("config.yaml", "metrics.csv", "model.ckpt"):
+                shutil.copyfile(first / fold / name, sized / fold / name)
+        assert nuclei.run("train", "run=sized", "predict.size=24", "fold=0") == 0
+        assert nuclei.run("evaluate", "runs=[sized]", "folds=[0]", "name=sized") == 0
+        assert Ensemble.read(nuclei.oof / "ensembles" / "sized.json").size == 24
+        assert (sized / "fold0" / "model.ckpt").read_bytes() == (first / "fold0" / "model.ckpt").read_bytes()
+        for path in (sized / "fold0" / "predictions").glob("*.tif"):
+            with BandFile(path) as new, BandFile(first / "fold0" / "predictions" / path.name) as old:
+                assert new.full_size == old.full_size
+                assert new.fingerprint != old.fingerprint
+    finally:
+        shutil.rmtree(sized)
+        for path in (nuclei.oof / "ensembles").glob("**/sized.*"):
+            path.unlink()
+
+
 def test_the_four_members_are_four_networks(world: Any) -> None:
     ensemble = Ensemble.read(world.oof / "ensembles" / "both.json")
     members, weights = ensemble.load_members(world.root / "oof")

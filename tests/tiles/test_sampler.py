@@ -5,7 +5,7 @@ import pandas as pd
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histofold.tiles.sampler import EpochSampler, epoch_rows, foreground_bins, weights_of
+from histofold.tiles.sampler import EpochSampler, epoch_rows, even_out, foreground_bins, weights_of
 
 
 def tiles(foreground: list[float], side: int = 256) -> pd.DataFrame:
@@ -35,6 +35,21 @@ def test_larger_images_count_by_the_square_root_of_their_crops() -> None:
     table = pd.concat([tiles([0.1]), tiles([0.1], side=1024)], ignore_index=True)
     weights = weights_of(table, bins=0, crop=256)
     assert np.isclose(weights[1] / weights[0], 4.0)
+
+
+def test_rare_strata_are_raised_by_a_power_of_their_share() -> None:
+    weights, strata = np.full(100, 0.01), ["common"] * 81 + ["rare"] * 19
+    assert np.allclose(even_out(weights, strata, 0.0), weights)
+    assert np.isclose(even_out(weights, strata, 1.0)[81:].sum(), 0.5)
+    half = even_out(weights, strata, 0.5)
+    assert np.isclose(half[81:].sum() / half[:81].sum(), np.sqrt(19 / 81))
+    assert np.isclose(half.sum(), 1.0)
+
+
+def test_raised_strata_keep_their_proportions_within() -> None:
+    weights = np.array([0.6, 0.2, 0.15, 0.05, 0.0])
+    raised = even_out(weights, ["a", "a", "b", "b", "none is drawn of this one"], 1.0)
+    assert np.allclose(raised, [0.375, 0.125, 0.375, 0.125, 0.0])
 
 
 @given(st.integers(1, 200), st.integers(1, 500), st.integers(0, 5), st.integers(0, 9))

@@ -124,6 +124,7 @@ def describe(workspace: Workspace, runs: Sequence[Run], mixture: Mixture) -> Ens
         threshold=tuned.threshold,
         instances=tuned.instances,
         strata=tuned.strata,
+        size=_size(runs, members.folds),
         score={
             "optimistic": tuned.optimistic,
             "cross_fitted": float(values.mean()),
@@ -150,6 +151,28 @@ def _name(config: Config, runs: Sequence[Run]) -> str:
 def _own_score(run: Run, folds: Sequence[int]) -> float:
     scores = run.scores()
     return float(scores.loc[scores["fold"].isin(list(folds)), "score"].mean())
+
+
+def _size(runs: Sequence[Run], folds: Sequence[int]) -> float:
+    """What instances were magnified to in all OOF predictions.
+
+    Raises:
+        DataError: they differ, so that no prediction of a test image would be like all of them.
+    """
+    sizes = {
+        str(run.fold(fold)): float(run.config(fold).get("predict", {}).get("size", 0.0))
+        for run in runs
+        for fold in folds
+    }
+    one = next(iter(sizes.values()))
+    others = {place: size for place, size in sizes.items() if size != one}
+    if others:
+        place, size = next(iter(others.items()))
+        raise DataError(
+            f"{place}: its OOF predictions were made with predict.size={size:g}, those of {next(iter(sizes))} with "
+            f"{one:g}; delete predictions/ and scores.csv of one and give its training command again with the other's"
+        )
+    return one
 
 
 def _fold_set(runs: Sequence[Run]) -> str:

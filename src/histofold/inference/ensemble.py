@@ -49,6 +49,7 @@ class Ensemble:
         threshold: of the foreground, or None where instances are decoded.
         instances: `name` and options of the decoder, or None.
         strata: stratum → `name` and options, for those strata that were given a setting of their own.
+        size: that instances were magnified to in the OOF predictions (`predict.size`), as they will be in the test's.
         second: `sha256` and `gain` of the second level that replaces the decoder, where one does.
         score: optimistic, cross_fitted, interval, per_fold, per_stratum, per_run; `search` where weights were searched.
         threshold_curve: (threshold, score) pairs.
@@ -67,6 +68,7 @@ class Ensemble:
     threshold: float | None = None
     instances: dict[str, Any] | None = None
     strata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    size: float = 0.0
     second: dict[str, Any] | None = None
     score: dict[str, Any] = field(default_factory=dict)
     threshold_curve: tuple[tuple[float, float], ...] = ()
@@ -95,8 +97,9 @@ class Ensemble:
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             found = values.get("format") if isinstance(values, dict) else type(values).__name__
             raise DataError(f"{path}: expected an ensemble of format {FORMAT}, found {found!r}; run evaluate again")
-        # Files that were written before strata had settings, or there was a second level, have none.
-        values = {"strata": {}, "second": None, **{key: value for key, value in values.items() if key != "format"}}
+        # Files that were written before strata had settings, there was a second level, or a size, have none.
+        since: dict[str, Any] = {"strata": {}, "second": None, "size": 0.0}
+        values = {**since, **{key: value for key, value in values.items() if key != "format"}}
         known = {item.name for item in fields(cls)}
         if set(values) != known:
             raise DataError(

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from histofold import limits
-from histofold.inference import predict, stream, tta
+from histofold.inference import predict, sized, stream, tta
 from histofold.inference.bandfile import BLOCK
 from histofold.inference.batches import CHUNK, TileBatch
 from histofold.inference.blending import axis
@@ -60,15 +60,22 @@ def plan(
         reading: bytes that the reader of the largest slide needs (`Slide.memory`).
     """
     reduced_sizes = [(reduced(height, scale), reduced(width, scale)) for height, width in sizes]
+    looked = [magnified(size, sized.EXPECTED, settings) for size in reduced_sizes]
+    largest = [magnified(size, sized.LARGEST, settings) for size in reduced_sizes]
     bands = len(stream.output_bands(members, settings))
     share = TISSUE if sparse and settings.skip_background else 1.0
     trial = try_out(members, settings)
-    tiles = sum(tile_count(size, members, settings) for size in reduced_sizes)
+    tiles = sum(tile_count(size, members, settings) for size in looked)
     pixels = sum(height * width for height, width in sizes)
-    held = max((streaming_bytes(size, members, settings, whole=not sparse) for size in reduced_sizes), default=0)
+    held = max((streaming_bytes(size, members, settings, whole=not sparse) for size in largest), default=0)
     seconds = max(tiles * share * trial.seconds, 3 * pixels / DECODED_PER_SECOND if sparse else 0.0)
     disk = COMPRESSED * bands * sum(height * width for height, width in reduced_sizes)
     return limits.Plan("predict", trial.peak + held + reading, int(disk), seconds, dict(ADVICE))
+
+
+def magnified(size: tuple[int, int], zoom: float, settings: Settings) -> tuple[int, int]:
+    """(height, width) of an image as the networks see it: `zoom` times as large where `predict.size` magnifies."""
+    return (round(size[0] * zoom), round(size[1] * zoom)) if settings.size else size
 
 
 def try_out(members: Sequence[Member], settings: Settings) -> Trial:

@@ -16,12 +16,13 @@ from tqdm import tqdm
 from histofold.allocator import one_arena
 from histofold.errors import DataError
 from histofold.files import digest
+from histofold.inference import sized
 from histofold.inference.bandfile import BandFile, BandFileWriter
 from histofold.inference.member import Member
 from histofold.inference.readahead import ahead
 from histofold.inference.settings import Settings
 from histofold.inference.sources import ArraySource, Source
-from histofold.inference.stream import output_bands, predict_rows
+from histofold.inference.stream import output_bands
 from histofold.progress import bar
 
 OUTPUT_AHEAD = 4
@@ -79,7 +80,7 @@ def predict_array(
     settings = settings or Settings()
     source = ArraySource(image, next((member.spec.scale for member in members if member.spec), 1.0))
     codes = np.empty((len(output_bands(members, settings)), source.height, source.width), dtype=np.uint8)
-    for first, rows in predict_rows(source, members, weights, settings):
+    for first, rows in sized.rows(source, members, weights, settings):
         codes[:, first : first + rows.shape[1]] = rows
     return codes
 
@@ -116,7 +117,7 @@ def predict_sample(
     )
     one_arena()
     # Computing runs ahead in a thread of its own, so that compressing does not hold it up.
-    rows = ahead(predict_rows(source, members, weights, settings), OUTPUT_AHEAD)
+    rows = ahead(sized.rows(source, members, weights, settings), OUTPUT_AHEAD)
     with closing(rows), writer:
         for first, codes in rows:
             writer.write_rows(first, codes)
@@ -179,4 +180,5 @@ def fingerprint_of(hashes: Sequence[str], weights: Sequence[float], settings: Se
     chosen.append(settings.skip_background)
     # Only where it is asked for, so that files from before there was one are still known.
     chosen += ["spread"] if settings.spread else []
+    chosen += [f"size {settings.size:g}"] if settings.size else []
     return digest([list(hashes), [float(weight) for weight in weights], chosen])

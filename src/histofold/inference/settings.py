@@ -35,6 +35,8 @@ class Settings:
             16-mixed or bf16-mixed.
         spread: also give the band `spread`, the standard deviation of the foreground over all views and members; it
             costs next to no time and a band of disk.
+        size: diameter in pixels that the instances of an image are magnified to (by up to 4, never reduced); 0 leaves
+            images as they are. It costs the square of the magnification, and a quick look or two with one view.
         skip_background: leave out tiles of a slide that hold no tissue; they are predicted 0. Images are never skipped.
     """
 
@@ -48,6 +50,7 @@ class Settings:
     precision: str = "auto"
     skip_background: bool = True
     spread: bool = False
+    size: float = 0.0
 
     def __post_init__(self) -> None:
         for name, value, fits, expected in (
@@ -57,6 +60,7 @@ class Settings:
             ("window", self.window, self.window in blending.WINDOWS, f"one of {', '.join(blending.WINDOWS)}"),
             ("tta", self.tta, self.tta in tta.VIEWS, f"one of {', '.join(tta.VIEWS)}"),
             ("batch", self.batch, self.batch >= 1, "1 or more"),
+            ("size", self.size, self.size >= 0, "0 or a diameter in pixels"),
             ("precision", self.precision, self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
         ):
             if not fits:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from histofold.errors import ResourceError
-from histofold.inference import planning
+from histofold.inference import planning, sized
 from histofold.inference.member import Member
 from histofold.inference.settings import Settings
 from histofold.tiles.grid import reduced
@@ -60,7 +60,9 @@ class Speed:
             return 0.0
         spec = self.members[0].spec
         scale = spec.scale if spec else 1.0
-        tiles = planning.tile_count((reduced(height, scale), reduced(width, scale)), self.members, self.settings)
+        small = (reduced(height, scale), reduced(width, scale))
+        seen = planning.magnified(small, sized.EXPECTED, self.settings)
+        tiles = planning.tile_count(seen, self.members, self.settings)
         computing = tiles * self._tile_seconds(views)
         if not self.sparse:
             return computing

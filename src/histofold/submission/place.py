@@ -71,12 +71,13 @@ class Submission:
         return self.folder / "submission.csv"
 
     def predictor(self) -> Settings:
-        """Settings of the predictor, with the bands that the ensemble was evaluated on.
+        """Settings of the predictor, with the bands and the size that the ensemble was evaluated with.
 
         Raises:
             ConfigError: a value is out of range.
         """
-        return replace(settings_of(self.workspace.config), spread=SPREAD.name in self.ensemble.bands)
+        settings = settings_of(self.workspace.config)
+        return replace(settings, spread=SPREAD.name in self.ensemble.bands, size=self.ensemble.size)
 
     def samples(self) -> list[Sample]:
         """What is to be predicted: the submission's ids, or every sample outside of training where there is no CSV."""

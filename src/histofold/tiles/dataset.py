@@ -15,7 +15,7 @@ from histofold.losses.varce import inside_components
 from histofold.preprocess import Preprocess
 from histofold.tiles.augment import AugmentOptions, ColourAugment, draw_crop, warp
 from histofold.tiles.mixing import Crop, mosaic, paste, seams
-from histofold.tiles.sampler import epoch_rows, weights_of
+from histofold.tiles.sampler import epoch_rows, even_out, weights_of
 from histofold.tiles.store import Store
 
 KEPT = 64
@@ -36,6 +36,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         needs: extras that the loss asks for: `instances` adds component labels.
         weight_map: labels (crop, crop) → weights, multiplied into `weight`.
         strata: stratum of each row, so that nuclei are pasted from images of their own kind.
+        even_strata: how far rare strata are raised, from 0 (not at all) to 1 (all are drawn equally often).
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         needs: frozenset[str] = frozenset(),
         weight_map: WeightMap | None = None,
         strata: Sequence[str] | None = None,
+        even_strata: float = 0.0,
     ) -> None:
         self.store = store
         self.rows = rows.reset_index(drop=True)
@@ -67,6 +69,8 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         self.weight_map = weight_map
         self.strata = None if strata is None else np.asarray(strata, np.str_)
         self.weights = weights_of(self.rows, bins, crop)
+        if strata is not None and even_strata > 0:
+            self.weights = even_out(self.weights, strata, even_strata)
         self._plan: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
         self._enhanced: dict[tuple[str, int], NDArray[np.uint8]] = {}
 

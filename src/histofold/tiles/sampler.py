@@ -6,7 +6,7 @@ loader process can work out its own share (resume bugs of others: field notes §
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,21 @@ def weights_of(tiles: pd.DataFrame, bins: int, crop: int) -> NDArray[np.float64]
         rows = codes == code
         total[rows] = weight[rows] / weight[rows].sum()
     return total / total.sum()
+
+
+def even_out(weights: NDArray[np.float64], strata: Sequence[str], power: float) -> NDArray[np.float64]:
+    """Raise rare strata: of all draws (N,) a stratum gets its share to the power 1 - `power`; 1 makes all alike.
+
+    Within a stratum the rows keep their proportions, and the sum stays 1.
+    """
+    raised = weights.copy()
+    names = np.asarray(strata, np.str_)
+    for name in np.unique(names):
+        rows = names == name
+        share = weights[rows].sum()
+        if share > 0:
+            raised[rows] *= share**-power
+    return raised / raised.sum()
 
 
 def epoch_rows(weights: NDArray[np.float64], count: int, seed: int, epoch: int) -> NDArray[np.int64]:

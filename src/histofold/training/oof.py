@@ -35,6 +35,7 @@ def settings_of(config: Config) -> Settings:
         precision=values.precision,
         skip_background=values.skip_background,
         spread=values.spread,
+        size=values.size,
     )
 
 

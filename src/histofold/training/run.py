@@ -38,6 +38,9 @@ from histofold.workspace import Workspace
 IDENTITY = ("model", "target", "loss", "augment", "optimizer", "prepare", "train", "seed", "folds")
 """The sections that make a run what it is, beside the competition."""
 
+BEFORE: dict[str, dict[str, Any]] = {"augment": asdict(AugmentOptions()), "train": {"even_strata": 0}}
+"""Values of settings that runs from before these settings existed lack."""
+
 
 def train(config: Config) -> None:
     """Train fold `config.fold`, or go on with it, and write its OOF predictions and scores.
@@ -112,6 +115,8 @@ def claim(config: Config, folder: Path) -> None:
                 f"{folder}: was trained with {key}={theirs.get(key)}, now it is {mine.get(key)}; "
                 "give run=NAME for a new run, or the old setting to go on"
             )
+    # The rest may have changed: what the file says is how the predictions that are still to be made are made.
+    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def identity(values: Any) -> dict[str, Any]:
@@ -123,9 +128,8 @@ def identity(values: Any) -> dict[str, Any]:
         if not isinstance(content, dict):
             flat[section] = content
             continue
-        if section == "augment":
-            # What a run from before an option existed did is what the option's default does.
-            content = {**asdict(AugmentOptions()), **content}
+        # What a run from before an option existed did is what the option's default does.
+        content = {**BEFORE.get(section, {}), **content}
         for key, value in content.items():
             if key not in FREE.get(section, ()):
                 flat[f"{section}.{key}"] = value
@@ -231,6 +235,7 @@ def build(
         needs=loss.needs,
         weight_map=loss.weight_map,
         strata=strata.loc[rows["sample_id"]].astype(str).tolist(),
+        even_strata=config.train.even_strata,
     )
     return parts, dataset
 
