@@ -273,8 +273,8 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     budget = [f"train.epochs={given.epochs}", f"train.samples_per_epoch={given.samples}", "train.validate_every=0"]
     data = subset(data.resolve(), work / "data", given.images)
-    plain = "predict.tta=none"
-    ablation = Ablation(work, data, (*given.model.split(), *budget, plain, *given.set))
+    plain = ("predict.tta=none", "predict.size=0")
+    ablation = Ablation(work, data, (*given.model.split(), *budget, *plain, *given.set))
     if given.rows == "parts":
         ablate(ablation)
     else:

@@ -42,6 +42,7 @@ ALIKE = (
     "train.workers=0",
     "train.precision=32-true",
     "predict.tta=none",
+    "predict.size=0",
     "predict.tile=0",
     "predict.step=1.0",
     "predict.margin=0",

@@ -4,7 +4,7 @@ One set of images may show nuclei of 8 and of 50 pixels. Small ones cost most: a
 fails a high IoU, and a network draws it more finely where it sees the nucleus larger. A quick first answer (one view,
 the image as it is) is decoded and measured; the image is magnified accordingly, measured once more where that changed
 much, and then predicted with all views. The bands are brought back to the image's own pixels, so that nothing after
-this module knows of it. What it is worth out of fold is in README, "One size for all nuclei".
+this module knows of it. README has what it is worth out of fold.
 """
 
 from __future__ import annotations
