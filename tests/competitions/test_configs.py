@@ -19,7 +19,10 @@ def test_every_competition_composes_and_opens(name: str, tmp_path: Path) -> None
     assert set(config.competition.options) == {*type(competition).defaults, "folder"}
     assert config.prepare.kind == ("tiles" if competition.kind == "slides" else "whole")
     by_pixel = competition.truth == "mask" or competition.metric == "dice"
-    assert config.target["name"] == ("foreground" if by_pixel else "border")
+    # What earned its place out of fold on DSB 2018 is the default there, and nowhere else.
+    measured = name in ("dsb2018", "dsb2018_files", "nuclei_590")
+    expected = "foreground" if by_pixel else "border_distance" if measured else "border"
+    assert (config.target["name"], config.predict.size) == (expected, 36 if measured else 0)
     # Opened by name, without Hydra, it is the same.
     assert competitions.open(name, tmp_path).settings == competition.settings
 
@@ -29,6 +32,11 @@ def test_the_command_line_wins() -> None:
     assert (config.target["name"], config.train.crop, config.prepare.n_folds) == ("foreground", 96, 3)
     derived = load(compose(["competition=glomeruli", "target=distance", "competition.options.stratum=null"]))
     assert (derived.target["name"], derived.competition.options["stratum"]) == ("distance", None)
+
+
+@pytest.mark.parametrize("name", ["nuclei_unet", "nuclei_unetpp", "fullnet_nuclei", "kidney_segnet_original"])
+def test_recipes_of_the_authors_see_images_as_they_are(name: str) -> None:
+    assert load(compose(["competition=dsb2018", f"experiment={name}"])).predict.size == 0
 
 
 def test_an_experiment_wins(tmp_path: Path) -> None:
