@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from histofold import instances
 from histofold.errors import DataError
 from histofold.inference import stream
+from histofold.inference.bandfile import dequantise
 from histofold.inference.member import Member
 from histofold.inference.settings import Settings
 from histofold.inference.sources import ArraySource, Enhance, Pixels, Source
-from histofold.targets.base import Band
 
 LARGEST = 4.0
 """The most that an image is magnified; it is never made smaller, which was worse for large nuclei."""
@@ -68,7 +68,8 @@ def measured(
     zoom = 1.0
     for _ in range(LOOKS):
         codes = _codes(Magnified(source, zoom), members, weights, quick)
-        diameter = typical_diameter(decoder(_values(codes, bands))) / zoom
+        values = {band.name: dequantise(code, band) for band, code in zip(bands, codes, strict=True)}
+        diameter = typical_diameter(decoder(values)) / zoom
         last, zoom = zoom, magnification(diameter, settings.size)
         if max(zoom / last, last / zoom) < CLOSE:
             break
@@ -126,10 +127,3 @@ def _codes(
 ) -> Codes:
     parts = [codes for _, codes in stream.predict_rows(source, members, weights, settings)]
     return np.concatenate(parts, axis=1)
-
-
-def _values(codes: Codes, bands: Sequence[Band]) -> dict[str, NDArray[np.float32]]:
-    return {
-        band.name: (band.low + code.astype(np.float32) * np.float32((band.high - band.low) / 255))
-        for band, code in zip(bands, codes, strict=True)
-    }
