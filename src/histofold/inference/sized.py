@@ -51,7 +51,7 @@ def rows(
     if not isinstance(source, ArraySource):
         raise DataError(
             f"predict.size={settings.size:g}: magnifies whole images, but slides and large images are read by window; "
-            "cut them into images, or take predict.size=0"
+            "cut them into images, or evaluate a run whose training had predict.size=0"
         )
     zoom = measured(source, members, weights, settings)
     codes = _codes(Magnified(source, zoom), members, weights, settings)
