@@ -53,6 +53,15 @@ stamp_of() {
     cat -- "$@" | cksum
 }
 
+# pip finds out that a disk is full only after minutes of downloading.
+warn_of_little_space() {
+    local free
+    [[ ! -d "$VENV/lib" || -z "$(find "$VENV/lib" -maxdepth 4 -name torch -print -quit)" ]] || return 0
+    free="$(df -Pk "$VENV" 2>/dev/null | awk 'NR == 2 {print int($4 / 1048576)}')"
+    [[ -z "$free" || "$free" -ge 8 ]] ||
+        say "only $free GB are free there: should pip run out of space, make some, or set HISTOFOLD_VENV to a folder on another disk"
+}
+
 # Make or refresh $VENV from the requirement file $1 and those that it builds on; leaves $PY set.
 environment() {
     if [[ -n "${PYTHON:-}" ]]; then
@@ -71,7 +80,8 @@ environment() {
         say "making $VENV with $base"
         "$base" -m venv --clear "$VENV" || { say "$base -m venv failed; Debian and Ubuntu need the package python3-venv"; return 1; }
     fi
-    say "installing $wanted into $VENV (about 5.5 GB and a few minutes the first time)"
+    say "installing $wanted into $VENV (5.5 to 7 GB and a few minutes the first time)"
+    warn_of_little_space
     "$PY" -m pip install --disable-pip-version-check --quiet --progress-bar on -r "$ROOT/$wanted" ||
         { say "pip failed; what it says above is the reason, and the same command tries again"; return 1; }
     # Written last: an installation that was broken off is made again. What requirements-dev.txt

@@ -109,6 +109,16 @@ def test_a_broken_installation_is_not_taken_for_whole(clone: Path) -> None:
     assert calls(clone, "-m pip") == 2
 
 
+@pytest.mark.parametrize(("free", "warned"), [("3", True), ("40", False)])
+def test_little_space_is_said_before_the_download(clone: Path, free: str, warned: bool) -> None:
+    df = clone.parent / "bin" / "df"
+    df.write_text(f"#!/bin/sh\necho Filesystem\necho disk 0 0 {free}000000 90% /\n")
+    df.chmod(0o755)
+    result = fake(clone, "setup")
+    assert result.returncode == 0, "it only warns: a cache or links may need less"
+    assert ("GB are free there" in result.stderr) is warned
+
+
 def test_test_and_bench_install_the_development_packages_too(clone: Path) -> None:
     (clone / "tests" / "bench" / "bench_thing.py").write_text("")
     assert fake(clone, "bench", "thing", "--quick").returncode == 0
