@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from histofold import cli
 from histofold.inference import checkpoint
@@ -92,6 +93,17 @@ def test_the_pruned_run_is_a_run_like_any_other(trained: list[str]) -> None:
             layer.register_forward_hook(lambda *_, name=name: seen.append(name))
     members[0](torch.zeros(1, 3, 32, 32))
     assert sorted(seen) == ["encoder.0", "encoder.1", "heads.0", "nodes.0_1"]
+
+
+def test_the_pruned_runs_configuration_says_how_its_predictions_were_made(trained: list[str]) -> None:
+    overrides = [*trained, "runs=[nested]", "folds=all", "evaluate.depths=1", "predict.size=12", "predict.tta=flips"]
+    assert cli.main("evaluate", overrides) == 0
+    own, parent = (OmegaConf.load(oof(trained) / run / "fold0" / "config.yaml") for run in ("nested_fast", "nested"))
+    assert (own.predict.size, own.predict.tta, own.model.depth) == (12, "flips", 1)
+    assert (parent.predict.size, parent.predict.tta) == (0, "none")
+    assert own.train == parent.train
+    assert cli.main("evaluate", [*trained, "runs=[nested_fast]", "folds=all", "name=sized"]) == 0
+    assert Ensemble.read(Ensemble.place(oof(trained).parent, "custom", "sized")).size == 12
 
 
 def test_a_depth_predicts_what_its_head_says(trained: list[str]) -> None:

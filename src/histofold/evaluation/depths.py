@@ -59,7 +59,7 @@ def prune(workspace: Workspace, run: Run, table: pd.DataFrame, folds: list[int],
         depth = choose_depth({item.depth: item.score for item in found}, tolerance)
         made = Path(temporary) / f"L{depth}"
         for fold in folds:
-            _complete(run, made / f"fold{fold}", fold, name, depth)
+            _complete(workspace, run, made / f"fold{fold}", fold, name, depth)
         text = report(run.name, found, depth, tolerance, folds, len(table["fold"].unique()))
         with atomic(made / DEPTHS_FILE) as path:
             pd.DataFrame([vars(item) for item in found]).to_csv(path, index=False)
@@ -124,9 +124,13 @@ def _measure(workspace: Workspace, run: Run, table: pd.DataFrame, folds: list[in
     return Depth(depth, float(values.mean()), seconds / len(values))
 
 
-def _complete(run: Run, folder: Path, fold: int, name: str, depth: int) -> None:
-    """Add to a fold of the chosen depth what makes it a run of its own: its configuration and its history."""
+def _complete(workspace: Workspace, run: Run, folder: Path, fold: int, name: str, depth: int) -> None:
+    """Add to a fold of the chosen depth what makes it a run of its own: its configuration and its history.
+
+    The configuration is the run's, but for `predict.*`: its predictions were made with those of the command.
+    """
     config = run.config(fold)
+    config["predict"] = OmegaConf.to_container(OmegaConf.structured(workspace.config.predict))
     config["run"] = name
     config["model"] = {**config["model"], "mode": "fast", "depth": depth}
     write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config)))
