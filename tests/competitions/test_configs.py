@@ -54,7 +54,7 @@ def test_an_experiment_wins(tmp_path: Path) -> None:
 def test_the_recipe_for_glomeruli() -> None:
     config = load(compose(["experiment=glomeruli"]))
     cli.check_options(config, ["model", "target", "instances"])
-    assert (config.competition.name, config.prepare.scale, config.prepare.n_folds) == ("glomeruli", 12, 3)
+    assert (config.competition.name, config.prepare.scale, config.prepare.n_folds) == ("glomeruli", 8, 3)
     assert (config.model["name"], config.augment["normalise"]) == ("smp", "reinhard")
     # The decoder reads bands that the target gives, so that glomeruli that touch come apart.
     options = {key: value for key, value in config.target.items() if key != "name"}
@@ -63,5 +63,5 @@ def test_the_recipe_for_glomeruli() -> None:
     changed = load(
         compose(["experiment=glomeruli", "model=glomerulus_unet", "train.epochs=8", "augment.normalise=none"])
     )
-    assert (changed.model["name"], changed.train.epochs, changed.train.crop) == ("glomerulus_unet", 8, 64)
+    assert (changed.model["name"], changed.train.epochs, changed.train.crop) == ("glomerulus_unet", 8, 96)
     assert changed.augment["normalise"] == "none"
