@@ -76,6 +76,7 @@ class TrainConfig:
     balance: int  # bins of foreground share to draw evenly from; 0 = off
     even_strata: float  # 0: image types are drawn as often as they are; 1: all equally often; between: share^(1 - it)
     compile: bool
+    start: str | None  # a run of this competition, or a model.ckpt
     loggers: list[str]  # tensorboard | wandb | mlflow
 
 

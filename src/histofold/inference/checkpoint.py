@@ -33,7 +33,7 @@ class Spec:
         preprocess: `Preprocess.to_dict()`.
         tile: side of the training crops in pixels at `scale`.
         scale: reduction ≥ 1 that the network learned at.
-        training: free notes (epochs, seed, score); nothing is computed from them.
+        training: notes (epochs, seed), and `samples`: what the network has seen, which `train.start` asks for.
     """
 
     competition: str

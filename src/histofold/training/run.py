@@ -33,12 +33,13 @@ from histofold.training.oof import predict_fold, score_fold, settings_of, valida
 from histofold.training.optim import OptimizerOptions, build_optimizer, build_schedule
 from histofold.training.preprocessing import check_mixing, preprocess_of
 from histofold.training.records import Records, close
+from histofold.training.start import Start, samples_seen
 from histofold.workspace import Workspace
 
 IDENTITY = ("model", "target", "loss", "augment", "optimizer", "prepare", "train", "seed", "folds")
 """The sections that make a run what it is, beside the competition."""
 
-BEFORE: dict[str, dict[str, Any]] = {"augment": asdict(AugmentOptions()), "train": {"even_strata": 0}}
+BEFORE: dict[str, dict[str, Any]] = {"augment": asdict(AugmentOptions()), "train": {"even_strata": 0, "start": None}}
 """Values of settings that runs from before these settings existed lack."""
 
 
@@ -47,7 +48,7 @@ def train(config: Config) -> None:
 
     Raises:
         ConfigError: a setting is out of range, or the run folder belongs to another configuration.
-        DataError: nothing was prepared, or files are broken.
+        DataError: nothing was prepared, files are broken, or `train.start` has seen what is held out.
     """
     workspace = Workspace(config)
     fold = check_fold(workspace)
@@ -56,12 +57,13 @@ def train(config: Config) -> None:
         claim(config, folder)
         print(f"{folder}: this fold is done already; choose another run= to train again")
         return
+    start = Start.open(config, workspace)
     fabric = fabric_for(config.train)
     if fabric.is_global_zero:
         claim(config, folder)
     fabric.barrier()
     fabric.seed_everything(config.seed, verbose=False)
-    member = fit_fold(config, workspace, fabric, fold, folder)
+    member = fit_fold(config, workspace, fabric, fold, folder, start)
     held_out = fold[fold["fold"] == config.fold]
     # Predictions that stand already are kept when they come from these very weights.
     settings = settings_of(config)
@@ -136,12 +138,14 @@ def identity(values: Any) -> dict[str, Any]:
     return flat
 
 
-def fit_fold(config: Config, workspace: Workspace, fabric: Fabric, table: pd.DataFrame, folder: Path) -> Member:
+def fit_fold(
+    config: Config, workspace: Workspace, fabric: Fabric, table: pd.DataFrame, folder: Path, start: Start | None
+) -> Member:
     """Train the network on every fold but one and write `model.ckpt`; gives the EMA network as a member."""
-    spec = spec_of(config, workspace)
+    spec = spec_of(config, workspace, samples_seen(table, config.fold, start))
     done = folder / "model.ckpt"
     if not done.exists():
-        parts, dataset = build(config, workspace, fabric, spec, table)
+        parts, dataset = build(config, workspace, fabric, spec, table, start)
         records = Records(folder, config.train.loggers, f"{config.run_name()} fold {config.fold}")
         held_out = table[table["fold"] == config.fold]
 
@@ -171,8 +175,8 @@ def member_of(network: nn.Module, spec: Spec) -> Member:
     return Member(network.eval(), target, Preprocess.from_dict(spec.preprocess), spec)
 
 
-def spec_of(config: Config, workspace: Workspace) -> Spec:
-    """What the checkpoint will say about itself."""
+def spec_of(config: Config, workspace: Workspace, samples: list[str]) -> Spec:
+    """What the checkpoint will say about itself; `samples` are those that the network has seen."""
     augment = AugmentOptions(**config.augment)
     return Spec(
         competition=config.competition.name,
@@ -187,17 +191,22 @@ def spec_of(config: Config, workspace: Workspace) -> Spec:
             "seed": config.seed,
             "epochs": config.train.epochs,
             "samples_per_epoch": config.train.samples_per_epoch,
+            "samples": samples,
         },
     )
 
 
 def build(
-    config: Config, workspace: Workspace, fabric: Fabric, spec: Spec, table: pd.DataFrame
+    config: Config, workspace: Workspace, fabric: Fabric, spec: Spec, table: pd.DataFrame, start: Start | None
 ) -> tuple[Parts, CropDataset]:
-    """Network, loss, optimiser, EMA and data of one fold."""
+    """Network (with the weights it starts from), loss, optimiser, EMA and data of one fold."""
     target = targets.build(config.target["name"], **{k: v for k, v in config.target.items() if k != "name"})
     options = {key: value for key, value in config.model.items() if key != "name"}
     network = models.build(config.model["name"], outputs=target.channels, **options)
+    if start is not None:
+        line = start.load_into(network)
+        if fabric.is_global_zero:
+            print(line, flush=True)
     network = network.to(fabric.device, memory_format=memory_format(network, fabric))
     loss = losses.build(dict(config.loss) or target.default_loss, target)
     settings = OptimizerOptions(**config.optimizer)
