@@ -158,6 +158,14 @@ def test_a_finished_fold_is_left_alone(world: Any, said: Said) -> None:
     assert (world.oof / "first" / "fold0" / "model.ckpt").stat().st_mtime_ns == before
 
 
+def test_a_finished_fold_keeps_what_it_says_of_its_predictions(world: Any, said: Said) -> None:
+    path = world.oof / "first" / "fold0" / "config.yaml"
+    before = path.read_text()
+    assert world.run("train", "run=first", "fold=0", "seed=0", "predict.tta=dihedral") == 0
+    assert "done already, its predictions with predict.tta=none;" in said()
+    assert path.read_text() == before
+
+
 def test_a_run_of_another_configuration_is_refused(world: Any, said: Said) -> None:
     assert world.run("train", "run=first", "fold=0", "seed=0", "optimizer.lr=0.5") == 2
     assert "optimizer.lr=0.001" in said()

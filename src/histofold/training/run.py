@@ -42,6 +42,9 @@ IDENTITY = ("model", "target", "loss", "augment", "optimizer", "prepare", "train
 BEFORE: dict[str, dict[str, Any]] = {"augment": asdict(AugmentOptions()), "train": {"even_strata": 0, "start": None}}
 """Values of settings that runs from before these settings existed lack."""
 
+PREDICTED = ("tile", "step", "margin", "window", "tta", "size", "spread")
+"""Settings that out-of-fold predictions depend on."""
+
 
 def train(config: Config) -> None:
     """Train fold `config.fold`, or go on with it, and write its OOF predictions and scores.
@@ -54,8 +57,8 @@ def train(config: Config) -> None:
     fold = check_fold(workspace)
     folder = workspace.oof / config.run_name() / f"fold{config.fold}"
     if (folder / "scores.csv").exists() and config.resume == "auto":
-        claim(config, folder)
-        print(f"{folder}: this fold is done already; choose another run= to train again")
+        check_same(config, folder)
+        print(f"{folder}: this fold is done already{_kept(config, folder)}; choose another run= to train again")
         return
     start = Start.open(config, workspace)
     fabric = fabric_for(config.train)
@@ -102,7 +105,6 @@ def claim(config: Config, folder: Path) -> None:
         ConfigError: it holds a run of another configuration.
     """
     path = folder / "config.yaml"
-    mine = identity(OmegaConf.to_container(OmegaConf.structured(config)))
     if not path.exists():
         if (folder / "last.ckpt").exists() or (folder / "model.ckpt").exists():
             raise DataError(f"{folder}: weights without config.yaml; move the folder away or choose another run=")
@@ -110,6 +112,22 @@ def claim(config: Config, folder: Path) -> None:
         return
     if config.resume == "never":
         raise ConfigError(f"{folder}: exists already and resume=never; choose another run= or delete the folder")
+    check_same(config, folder)
+    # The rest may have changed: what the file says is how the predictions that are still to be made are made.
+    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def check_same(config: Config, folder: Path) -> None:
+    """Check that the fold in a folder was trained as this configuration says.
+
+    Raises:
+        ConfigError: it holds a run of another configuration.
+        DataError: it does not say how it was trained.
+    """
+    path = folder / "config.yaml"
+    if not path.exists():
+        raise DataError(f"{folder}: scores without config.yaml; move the folder away or choose another run=")
+    mine = identity(OmegaConf.to_container(OmegaConf.structured(config)))
     theirs = identity(OmegaConf.to_container(OmegaConf.load(path)))
     for key in sorted(set(mine) | set(theirs)):
         if mine.get(key) != theirs.get(key):
@@ -117,8 +135,14 @@ def claim(config: Config, folder: Path) -> None:
                 f"{folder}: was trained with {key}={theirs.get(key)}, now it is {mine.get(key)}; "
                 "give run=NAME for a new run, or the old setting to go on"
             )
-    # The rest may have changed: what the file says is how the predictions that are still to be made are made.
-    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def _kept(config: Config, folder: Path) -> str:
+    """Settings of its predictions that the command has otherwise: they stay, and ensembles ask the file for them."""
+    made: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml").predict)  # type: ignore[assignment]
+    asked = asdict(config.predict)
+    other = [f"predict.{key}={made[key]}" for key in PREDICTED if key in made and made[key] != asked[key]]
+    return f", its predictions with {', '.join(other)}" if other else ""
 
 
 def identity(values: Any) -> dict[str, Any]:
