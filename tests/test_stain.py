@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from histofold import competitions, compose, stain
 from histofold.config import CompetitionConfig
 from histofold.errors import ConfigError, DataError
+from histofold.identity import identity
 from histofold.preprocess import Preprocess
 from histofold.tiles.augment import AugmentOptions, ColourAugment
 from histofold.training.preprocessing import preprocess_of
-from histofold.training.run import identity
 
 PINK = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11]])
 PURPLE = np.array([[0.54, 0.77, 0.34], [0.22, 0.90, 0.37]])

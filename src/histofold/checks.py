@@ -60,7 +60,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "predict.margin": (0, INFINITE),
     "predict.batch": (1, INFINITE),
     "predict.size": (0, INFINITE),
-    "evaluate.bootstrap": (0, INFINITE),
+    "evaluate.bootstrap": (1, INFINITE),
     "evaluate.workers": (0, INFINITE),
     "evaluate.depths": (0, INFINITE),
     "submit.min_area": (0, INFINITE),

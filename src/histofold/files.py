@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 from histofold.errors import DataError, ResourceError
 
+HOST = platform.node()[:32]
 TEMPORARY = ".partial"
 """Ending of a file that is still being written; such a file is never read and may be deleted at any time."""
 
@@ -25,8 +27,9 @@ def atomic(path: Path) -> Iterator[Path]:
         ResourceError: the disk is full; what stood at `path` before is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The process id keeps two processes that write the same file from mixing their bytes: the last rename wins.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    # Host and process keep two processes that write the same file, perhaps on a shared disk, from mixing their bytes:
+    # the last rename wins.
+    temporary = path.with_name(f".{path.name}.{HOST}-{os.getpid()}{TEMPORARY}")
     try:
         yield temporary
         temporary.replace(path)

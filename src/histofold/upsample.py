@@ -40,7 +40,7 @@ def upsampled(bands: Iterable[Rows], scale: float, height: int, width: int) -> I
     rows, weights = _places(height, scale)
     kept = np.zeros((0, 0), np.uint8)
     first = seen = done = 0
-    total = -(-height // scale)
+    total = reduced(height, scale)
     for band in bands:
         kept = np.vstack([kept, band]) if kept.size else band
         seen += len(band)
@@ -78,7 +78,7 @@ def reduced_labels(labels: NDArray[Any], scale: float) -> NDArray[Any]:
 def _places(length: int, scale: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """For each full-size pixel the reduced pixel before it, and the share of the one after."""
     centres = (np.arange(length) + 0.5) / scale - 0.5
-    last = -(-length // scale) - 1
+    last = reduced(length, scale) - 1
     centres = np.clip(centres, 0, last)
     before = np.minimum(centres.astype(np.int64), max(0, int(last) - 1))
     return before, (centres - before).astype(np.float32)

@@ -90,14 +90,22 @@ class Workspace:
         """The prepared store.
 
         Raises:
-            DataError: it was not made yet.
+            DataError: it was not made yet, or with other settings than `prepare.*` has now.
         """
         if not (self.store_path / "recipe.json").exists():
             raise DataError(
                 f"{self.store_path}: no store; run `./run.sh prepare competition={self.config.competition.name}` "
                 "with the same prepare.* settings first"
             )
-        return Store.open(self.store_path)
+        store = Store.open(self.store_path)
+        made, asked = store.recipe.to_dict(), self.recipe.to_dict()
+        other = [key for key in asked if made.get(key) != asked[key]]
+        if other:
+            raise DataError(
+                f"{self.store_path}: was prepared with prepare.{other[0]}={made.get(other[0])}, now it is "
+                f"{asked[other[0]]}; run prepare with the new setting, or give the old one"
+            )
+        return store
 
     def sample(self, sample_id: str) -> Sample:
         """One sample of the competition by id."""

@@ -94,3 +94,30 @@ def test_a_checkpoint_that_does_not_say_what_it_saw_is_refused(world: Any, said:
     checkpoint.save(path, spec, state)
     assert world.run("train", "run=on", f"train.start={path}", "fold=0") == 1
     assert "does not say which samples" in said()
+
+
+def test_folds_that_changed_after_training_are_noticed(world: Any, said: Said) -> None:
+    """Weights are finished, predictions are not: the edit would score what was learned."""
+    place = world.oof / "on" / "fold0"
+    shutil.copytree(world.oof / "first", world.oof / "on")
+    for fold in (0, 1):
+        (world.oof / "on" / f"fold{fold}" / "scores.csv").unlink()
+    path = world.prepared / "folds.csv"
+    before = path.read_text()
+    swapped = {"0": "1", "1": "0"}
+    lines = [line.rsplit(",", 1) for line in before.splitlines()]
+    path.write_text("\n".join(f"{head},{swapped.get(fold, fold)}" for head, fold in lines) + "\n")
+    try:
+        assert world.run("train", "run=on", "fold=0", "seed=0") == 1
+        assert "the folds were changed after training" in said()
+        (place / "model.ckpt").unlink()
+        assert world.run("train", "run=on", "fold=0", "seed=0") == 1
+        assert "began with other training samples" in said()
+    finally:
+        path.write_text(before)
+    assert not (place / "model.ckpt").exists()
+
+
+def test_a_store_of_other_settings_is_not_trained_on(world: Any, said: Said) -> None:
+    assert world.run("train", "run=on", "prepare.grids=[grid,centred]", "prepare.min_tissue=0.3") == 1
+    assert "was prepared with prepare." in said()

@@ -43,6 +43,14 @@ def test_a_fold_sets_seed_and_what_changes_nothing_still_make_a_repeat(tmp_path:
     assert line.split() == ["first,", "folds", "0.7000", "±", "0.1414"]
 
 
+def test_a_run_from_before_an_option_existed_is_repeated_by_one_with_its_default(tmp_path: Path) -> None:
+    trained(tmp_path, "first", [0.5, 0.7], train={"epochs": 3})
+    trained(tmp_path, "again", [0.7, 0.7], train={"epochs": 3, "start": None, "even_strata": 0}, seed=1)
+    trained(tmp_path, "begun", [0.7, 0.7], train={"epochs": 3, "start": "first", "even_strata": 0}, seed=1)
+    (line,) = [line for line in leaderboard(find_runs(tmp_path), tmp_path).splitlines() if line.endswith("0.0707")]
+    assert line.split()[:2] == ["again,", "first"]
+
+
 def test_without_repeats_nothing_is_said_of_them(tmp_path: Path) -> None:
     trained(tmp_path, "first", [0.5, 0.7])
     trained(tmp_path, "longer", [0.9, 0.9], train={"epochs": 9})

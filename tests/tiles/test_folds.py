@@ -115,7 +115,10 @@ def test_an_edit_that_moves_a_whole_group(written: Path, samples: list[Sample]) 
 
 def test_a_sample_may_be_left_out(written: Path, samples: list[Sample]) -> None:
     edit(written, _00000_fold=-1)
-    assert folds.read(written, samples).fold[0] == -1
+    table = folds.read(written, samples)
+    assert table.fold[0] == -1
+    assert "00000" not in set(folds.in_cv(table).sample_id)
+    assert set(folds.in_cv(table).split) == {"train"}
 
 
 def test_an_edit_that_splits_a_group(written: Path, samples: list[Sample]) -> None:

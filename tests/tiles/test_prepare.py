@@ -20,6 +20,7 @@ from histofold.errors import ConfigError, DataError
 from histofold.rle import RunMask
 from histofold.slides.reduce import reduce_array
 from histofold.tiles import arrays, cutting
+from histofold.tiles import prepare as prepare_module
 from histofold.tiles.prepare import PrepareReport, plan, prepare
 from histofold.tiles.store import COLUMNS, Recipe, Store
 
@@ -316,6 +317,23 @@ def test_processes_and_shards_give_the_same_bytes(kidney: FakeSlides, tmp_path: 
         Store.open(tmp_path / "shards")
     assert prepare(kidney, recipe, tmp_path / "shards", workers=1, shard=(1, 2)).others == 0
     assert contents(tmp_path / "one") == contents(tmp_path / "pool") == contents(tmp_path / "shards")
+
+
+def test_the_last_of_shards_that_run_side_by_side_writes_the_table(
+    kidney: FakeSlides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, make = Recipe("tiles", 64, 2.0), prepare_module._make_all
+
+    def beside(*arguments: Any) -> Any:
+        # While shard 0 works, shard 1 begins and ends: neither saw the other's samples finished when it began.
+        monkeypatch.setattr(prepare_module, "_make_all", make)
+        assert prepare(kidney, recipe, tmp_path / "shards", workers=1, shard=(1, 2)).others > 0
+        return make(*arguments)
+
+    monkeypatch.setattr(prepare_module, "_make_all", beside)
+    assert prepare(kidney, recipe, tmp_path / "shards", workers=1, shard=(0, 2)).others == 0
+    prepare(kidney, recipe, tmp_path / "one", workers=1)
+    assert contents(tmp_path / "one") == contents(tmp_path / "shards")
 
 
 def test_a_bad_slide_is_named_and_the_others_are_kept(kidney: FakeSlides, tmp_path: Path) -> None:

@@ -225,5 +225,6 @@ def _derived(items: list[Item]) -> list[Sample]:
     found = []
     for item in items:
         view, group = views[item.sample_id], names[joined[item.sample_id]]
-        found.append(Sample(item.sample_id, item.split, view.height, view.width, group, item.stratum or view.kind))
+        size = (view.height * item.zoom, view.width * item.zoom)
+        found.append(Sample(item.sample_id, item.split, *size, group, item.stratum or view.kind))
     return found

@@ -178,3 +178,24 @@ def shared_bands(paths: list[Path]) -> tuple[str, ...]:
     if not shared:
         raise DataError(f"{paths[0]}: its bands {names[0]} and those of the other members have nothing in common")
     return shared
+
+
+def one_scale(runs: list[str], paths: list[Path]) -> None:
+    """Make sure that the runs' predictions of a sample lie on one grid.
+
+    Args:
+        runs, paths: names, and one file of each.
+
+    Raises:
+        DataError: they were made at different reductions.
+    """
+    scales = []
+    for path in paths:
+        with BandFile(path) as file:
+            scales.append(file.scale)
+    for name, scale in zip(runs, scales, strict=True):
+        if scale != scales[0]:
+            raise DataError(
+                f"runs {runs[0]} and {name}: predicted at prepare.scale={scales[0]:g} and {scale:g}; only runs of one "
+                "scale can be averaged"
+            )

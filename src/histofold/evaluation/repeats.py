@@ -7,6 +7,7 @@ from typing import Any
 
 from histofold.config import FREE
 from histofold.files import digest
+from histofold.identity import completed
 
 SAME = ("competition", "model", "target", "loss", "augment", "optimizer", "prepare", "train")
 """Settings that two runs share when one repeats the other."""
@@ -29,4 +30,6 @@ def alike(configs: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 def _shared(section: str, values: Any) -> Any:
     varied = VARIED.get(section, ())
-    return {key: each for key, each in values.items() if key not in varied} if isinstance(values, Mapping) else values
+    if not isinstance(values, Mapping):
+        return values
+    return {key: each for key, each in completed(section, dict(values)).items() if key not in varied}

@@ -21,6 +21,7 @@ from histofold.evaluation.tune import Members
 from histofold.files import atomic
 from histofold.inference.ensemble import Ensemble, RunWeight, checkpoints_of
 from histofold.metrics.merged import NOTE, marked
+from histofold.tiles.folds import in_cv
 from histofold.workspace import ALL_FOLDS, Workspace
 
 FEW = 5
@@ -44,7 +45,7 @@ def evaluate(config: Config) -> None:
         return
     runs = [find_run(workspace.oof, name) for name in config.runs]
     table = workspace.folds(_fold_set(runs))
-    table = table[table["split"] == "train"]
+    table = in_cv(table)
     chosen = chosen_folds(config, table)
     if config.evaluate.depths is not None:
         from histofold.evaluation.depths import prune  # it predicts, which needs more than the rest of this verb

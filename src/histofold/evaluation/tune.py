@@ -17,7 +17,7 @@ from histofold.evaluation import extents
 from histofold.evaluation.crossfit import cross_fit
 from histofold.evaluation.extents import Extent
 from histofold.evaluation.gridsearch import FREE, Choices, GridSearch, Setting, choose, choose_strata
-from histofold.evaluation.oof import MeanBands, Run, predictions, shared_bands
+from histofold.evaluation.oof import MeanBands, Run, one_scale, predictions, shared_bands
 from histofold.evaluation.scoring import LEVEL, HistogramTask, TruthLabels, decoded, instance_scores, mask_scores
 from histofold.instances.tuning import score_grid
 from histofold.parallel import each
@@ -58,12 +58,13 @@ class Members:
         """Collect the files of each run.
 
         Raises:
-            DataError: a run has not exactly one prediction of each sample.
+            DataError: a run has not exactly one prediction of each sample, or they have different scales.
         """
         rows = table[table["fold"].isin(folds)].reset_index(drop=True)
         files = [predictions(run, table, folds) for run in runs]
         shares = tuple(weights or [1 / len(runs)] * len(runs))
         ids = [str(sample_id) for sample_id in rows["sample_id"]]
+        one_scale([run.name for run in runs], [file[ids[0]] for file in files])
         names = shared_bands([file[ids[0]] for file in files])
         bands = tuple(MeanBands(tuple(file[sample_id] for file in files), shares, names) for sample_id in ids)
         return cls(rows, bands, names, shares, tuple(folds), table["fold"].nunique())

@@ -6,7 +6,6 @@ map, clamped at the map's edge. Between two reduced pixels on the same side of t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 
@@ -18,6 +17,7 @@ from histofold.rle import lines, threads
 from histofold.rle.arrays import Bytes, Floats, Ints, Longs
 from histofold.rle.dialects import Dialect, RleError
 from histofold.rle.stream import RowStreamEncoder
+from histofold.tiles.grid import reduced
 
 BAND = 256
 """Full-size rows in a band that is handed on."""
@@ -82,10 +82,10 @@ def _cross(
     return offsets, positions[:n].copy(), values[:n].copy()
 
 
-def _centres(count: int, scale: float, reduced: int) -> tuple[Ints, Floats]:
+def _centres(count: int, scale: float, small: int) -> tuple[Ints, Floats]:
     """For each full-size pixel the reduced pixel before it and the distance from that one's centre, 0..1."""
-    at = np.clip((np.arange(count) + 0.5) / scale - 0.5, 0, reduced - 1)
-    before = np.minimum(np.floor(at), max(0, reduced - 2))
+    at = np.clip((np.arange(count) + 0.5) / scale - 0.5, 0, small - 1)
+    before = np.minimum(np.floor(at), max(0, small - 2))
     return before.astype(np.int32), (at - before).astype(np.float32)
 
 
@@ -105,7 +105,7 @@ def upsample_lines(
     bands: Iterable[NDArray[np.uint8]], scale: float, height: int, width: int, threshold: float
 ) -> Iterator[lines.Lines]:
     """As `upsample_bands`, but gives the change points of at most `BAND` rows at a time and paints nothing."""
-    reduced_height, reduced_width = math.ceil(height / scale), math.ceil(width / scale)
+    reduced_height, reduced_width = reduced(height, scale), reduced(width, scale)
     above, shares = _centres(height, scale, reduced_height)
     left, fractions = _centres(width, scale, reduced_width)
     cells = np.searchsorted(left, np.arange(reduced_width + 1)).astype(np.int32)

@@ -84,10 +84,14 @@ def merged_strata(train: Sequence[Sample], n_folds: int) -> list[str]:
     return [name if sample.stratum in few else sample.stratum for sample in train]
 
 
+def in_cv(folds: pd.DataFrame) -> pd.DataFrame:
+    """The rows that take part: training samples with a fold. Fold -1 leaves one out, of training and of scores."""
+    return folds[(folds["split"] == "train") & (folds["fold"] >= 0)]
+
+
 def parts(folds: pd.DataFrame) -> set[frozenset[str]]:
     """Training samples that are held out together, whatever their fold is called."""
-    train = folds[(folds["split"] == "train") & (folds["fold"] >= 0)]
-    return {frozenset(members) for _, members in train.groupby("fold")["sample_id"]}
+    return {frozenset(members) for _, members in in_cv(folds).groupby("fold")["sample_id"]}
 
 
 def write(path: Path, folds: pd.DataFrame) -> None:
@@ -155,7 +159,7 @@ def _check_folds(path: Path, folds: pd.DataFrame) -> None:
         if len(wrong):
             row = wrong.iloc[0]
             raise DataError(f"{path}: line {int(wrong.index[0]) + 2}: {row.sample_id!r} has fold {row.fold}; {text}")
-    used = train[train.fold >= 0]
+    used = in_cv(folds)
     for group, members in used.groupby("group", sort=True):
         first = members.drop_duplicates("fold")
         if len(first) > 1:

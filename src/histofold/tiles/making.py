@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from histofold import slides
 from histofold.competitions.base import Competition
@@ -16,8 +15,8 @@ from histofold.tiles import records
 from histofold.tiles.anatomy import Anatomy
 from histofold.tiles.arrays import growing, save, smallest
 from histofold.tiles.cutting import Cutter
-from histofold.tiles.grid import reduced
 from histofold.tiles.store import COLUMNS, Recipe
+from histofold.upsample import reduced_labels
 
 
 def wanted(competition: Competition, recipe: Recipe) -> list[str]:
@@ -87,7 +86,7 @@ def _store_image(
             f"{labels.shape[0]} × {labels.shape[1]}"
         )
     height, width = image.shape[:2]
-    image, labels = reduce_array(image, recipe.scale), _nearest(labels, recipe.scale)
+    image, labels = reduce_array(image, recipe.scale), reduced_labels(labels, recipe.scale)
     save(folder / "pixels" / f"{sample_id}.npy", image)
     save(folder / "masks" / f"{sample_id}.npy", smallest(labels))
     values = {
@@ -97,14 +96,3 @@ def _store_image(
         "tissue": 1.0, "foreground": round(float((labels > 0).mean()), 8), "weight": 1.0,
     }  # fmt: skip
     return [[values[name] for name in COLUMNS]], {}
-
-
-def _nearest(labels: NDArray[Any], scale: float) -> NDArray[Any]:
-    """Labels at a reduction: the one under the centre of each cell; labels cannot be averaged."""
-    if scale == 1:
-        return labels
-    rows, columns = (
-        np.minimum((np.arange(reduced(length, scale)) + 0.5) * scale, length - 1).astype(np.int64)
-        for length in labels.shape
-    )
-    return labels[np.ix_(rows, columns)]

@@ -106,7 +106,8 @@ def prepare(
         failed = _make_all(competition, recipe, folder, todo, workers)
         if failed:
             raise _failure(failed, len(chosen))
-    report.others = sum(states[sample_id] != "true" for sample_id in set(everyone) - set(chosen))
+    # Asked again: other shards may have finished theirs while this one worked, and the last one writes the table.
+    report.others = sum(_state(competition, recipe, folder, key) != "true" for key in set(everyone) - set(chosen))
     found = {key: record for key in everyone if (record := records.read_record(folder, key)) is not None}
     if not report.others:
         _write_table(folder, recipe, [found[sample_id] for sample_id in everyone], bool(todo))

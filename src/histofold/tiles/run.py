@@ -39,14 +39,15 @@ def prepare_folds(workspace: Workspace, samples: list[Sample]) -> str:
     path = workspace.folds_path()
     if path.exists() and not settings.force:
         table = folds.read(path, samples)
-        count = table.loc[table["split"] == "train", "fold"].nunique()
-        kept = f"{path}: kept, {count} folds of {(table['split'] == 'train').sum()} samples"
+        used = folds.in_cv(table)
+        count = used["fold"].nunique()
+        kept = f"{path}: kept, {count} folds of {len(used)} samples"
         if count != settings.n_folds:
             kept += f" (prepare.n_folds={settings.n_folds} was not applied; prepare.force=true makes folds anew)"
         return kept
     table = folds.make(samples, settings.n_folds, settings.fold_seed)
     folds.write(path, table)
-    sizes = table[table["split"] == "train"].groupby("fold").size()
+    sizes = folds.in_cv(table).groupby("fold").size()
     text = f"{path}: {len(sizes)} folds of {', '.join(map(str, sizes))} samples; edit it if you know better"
     first = workspace.folds_path("default")
     if path != first and first.exists() and folds.parts(folds.read(first)) == folds.parts(table):

@@ -21,7 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from histofold.config import TrainConfig
-from histofold.errors import HistofoldError
+from histofold.errors import ConfigError, HistofoldError
 from histofold.parallel import single_threaded
 from histofold.preprocess import Preprocess
 from histofold.progress import bar
@@ -52,8 +52,19 @@ class Parts:
 
 
 def steps_per_epoch(settings: TrainConfig, ranks: int) -> int:
-    """Optimiser steps in an epoch; a last batch that is not full is left out."""
-    return max(1, settings.samples_per_epoch // (settings.batch * ranks) // settings.accumulate)
+    """Optimiser steps in an epoch; a last batch that is not full is left out.
+
+    Raises:
+        ConfigError: there is not one.
+    """
+    steps = settings.samples_per_epoch // (settings.batch * ranks) // settings.accumulate
+    if steps == 0:
+        needed = settings.batch * ranks * settings.accumulate
+        raise ConfigError(
+            f"train.samples_per_epoch={settings.samples_per_epoch}: expected at least {needed}, one step's crops "
+            f"(train.batch={settings.batch} × {ranks} processes × train.accumulate={settings.accumulate})"
+        )
+    return steps
 
 
 def fit(
@@ -63,16 +74,26 @@ def fit(
     settings: TrainConfig,
     seed: int,
     last: Path,
+    seen: str,
     validate: Validate,
     report: Report,
 ) -> Progress:
     """Train until the last epoch is done, going on from `last` when it exists; the result is `parts.ema`.
 
     Args:
+        seen: digest of the samples that are learned from; `last` must have the same.
         validate: EMA network → score; called every `settings.validate_every` epochs.
         report: called with all finished epochs after each one (metrics.csv, curves).
+
+    Raises:
+        DataError: `last` is broken, or began with other samples.
+        ConfigError: an epoch has too few crops for one step, or `last` began on more or fewer processes.
     """
     progress = load(last, parts.saved()) if last.exists() else Progress()
+    progress.check(last, seen, fabric.world_size)
+    progress.seen, progress.ranks = seen, fabric.world_size
+    if progress.epoch >= settings.epochs and fabric.is_global_zero:
+        report(progress.history)  # killed between the last checkpoint and its report
     trained = torch.compile(parts.model) if settings.compile else parts.model
     model, optimizer = fabric.setup(trained, parts.optimizer)
     clock = Clock(settings.checkpoint_minutes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -50,7 +51,9 @@ def predict_fold(
     mine = [str(sample_id) for sample_id in held_out["sample_id"]][fabric.global_rank :: fabric.world_size]
     scale = workspace.recipe.scale
     jobs = [job(workspace.competition, workspace.sample(sample_id), scale, folder) for sample_id in mine]
-    predict_samples(jobs, [member], None, settings_of(workspace.config), fingerprint).check()
+    # On the device of the training: the network under it is not moved away, and each rank keeps to its own GPU.
+    settings = replace(settings_of(workspace.config), device=str(fabric.device))
+    predict_samples(jobs, [member], None, settings, fingerprint).check()
 
 
 def score_fold(workspace: Workspace, held_out: pd.DataFrame, predictions: Path, workers: int) -> pd.DataFrame:

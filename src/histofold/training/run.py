@@ -17,9 +17,10 @@ from timm.utils import ModelEmaV3
 from torch import nn
 
 from histofold import losses, models, targets
-from histofold.config import FREE, Config
+from histofold.config import Config
 from histofold.errors import ConfigError, DataError
-from histofold.files import atomic, sha256, write_text
+from histofold.files import atomic, digest, sha256, write_text
+from histofold.identity import identity
 from histofold.inference import checkpoint
 from histofold.inference.checkpoint import Spec
 from histofold.inference.member import Member
@@ -27,20 +28,15 @@ from histofold.inference.predict import fingerprint_of
 from histofold.preprocess import Preprocess
 from histofold.tiles.augment import AugmentOptions
 from histofold.tiles.dataset import CropDataset
+from histofold.tiles.folds import in_cv
 from histofold.training.device import fabric_for, memory_format
 from histofold.training.loop import Parts, fit, steps_per_epoch
 from histofold.training.oof import predict_fold, score_fold, settings_of, validate
 from histofold.training.optim import OptimizerOptions, build_optimizer, build_schedule
 from histofold.training.preprocessing import check_mixing, preprocess_of
 from histofold.training.records import Records, close
-from histofold.training.start import Start, samples_seen
+from histofold.training.start import Start, leaked, samples_seen
 from histofold.workspace import Workspace
-
-IDENTITY = ("model", "target", "loss", "augment", "optimizer", "prepare", "train", "seed", "folds")
-"""The sections that make a run what it is, beside the competition."""
-
-BEFORE: dict[str, dict[str, Any]] = {"augment": asdict(AugmentOptions()), "train": {"even_strata": 0, "start": None}}
-"""Values of settings that runs from before these settings existed lack."""
 
 PREDICTED = ("tile", "step", "margin", "window", "tta", "size", "spread")
 """Settings that out-of-fold predictions depend on."""
@@ -67,6 +63,7 @@ def train(config: Config) -> None:
     fabric.barrier()
     fabric.seed_everything(config.seed, verbose=False)
     member = fit_fold(config, workspace, fabric, fold, folder, start)
+    check_held_out(folder / "model.ckpt", member, workspace.folds(), config.fold)
     held_out = fold[fold["fold"] == config.fold]
     # Predictions that stand already are kept when they come from these very weights.
     settings = settings_of(config)
@@ -82,14 +79,13 @@ def train(config: Config) -> None:
 
 
 def check_fold(workspace: Workspace) -> pd.DataFrame:
-    """The training samples' rows of folds.csv.
+    """The rows of folds.csv that take part in the cross-validation.
 
     Raises:
         ConfigError: there is no such fold.
     """
-    table = workspace.folds()
-    table = table[table["split"] == "train"]
-    known = sorted(int(number) for number in table["fold"].unique() if number >= 0)
+    table = in_cv(workspace.folds())
+    known = sorted(int(number) for number in table["fold"].unique())
     if workspace.config.fold not in known:
         raise ConfigError(
             f"fold={workspace.config.fold}: {workspace.folds_path().name} has the folds "
@@ -145,21 +141,19 @@ def _kept(config: Config, folder: Path) -> str:
     return f", its predictions with {', '.join(other)}" if other else ""
 
 
-def identity(values: Any) -> dict[str, Any]:
-    """The settings that make a run what it is, flattened: what differs here makes another run."""
-    kept = {key: values[key] for key in IDENTITY}
-    kept["competition"] = values["competition"]["name"]
-    flat: dict[str, Any] = {}
-    for section, content in kept.items():
-        if not isinstance(content, dict):
-            flat[section] = content
-            continue
-        # What a run from before an option existed did is what the option's default does.
-        content = {**BEFORE.get(section, {}), **content}
-        for key, value in content.items():
-            if key not in FREE.get(section, ()):
-                flat[f"{section}.{key}"] = value
-    return flat
+def check_held_out(path: Path, member: Member, table: pd.DataFrame, fold: int) -> None:
+    """Make sure that finished weights did not see what they are about to be scored on.
+
+    Raises:
+        DataError: folds.csv was changed after training.
+    """
+    seen = member.spec.training.get("samples", []) if member.spec else []
+    wrong = leaked(table, fold, seen)
+    if not wrong.empty:
+        raise DataError(
+            f"{path}: has seen {len(wrong)} of the samples that fold {fold} holds out ({wrong['sample_id'].iloc[0]}, "
+            "…): the folds were changed after training; restore folds.csv, or train a new run="
+        )
 
 
 def fit_fold(
@@ -177,7 +171,8 @@ def fit_fold(
             with shared_folder(fabric) as place:
                 return validate(workspace, member_of(network, spec), held_out, fabric, place)
 
-        fit(fabric, parts, dataset, config.train, config.seed, folder / "last.ckpt", check, records.write)
+        seen = digest(spec.training["samples"])
+        fit(fabric, parts, dataset, config.train, config.seed, folder / "last.ckpt", seen, check, records.write)
         if fabric.is_global_zero:
             checkpoint.save(done, spec, parts.ema.module.state_dict())
         fabric.barrier()

@@ -40,6 +40,23 @@ def path_of(config: Config, workspace: Workspace) -> Path | None:
     return workspace.oof / start / f"fold{config.fold}" / "model.ckpt"
 
 
+def leaked(table: pd.DataFrame, fold: int, seen: list[str]) -> pd.DataFrame:
+    """Rows of samples that will be scored although they were seen, or another of their group was.
+
+    What this fold's own training set has is learned from anyway, and so are the groups that it shares with test images.
+
+    Args:
+        table: folds.csv.
+        fold: the one that is held out.
+        seen: by `names`.
+    """
+    scored = (table["fold"] == fold) | (table["split"] != "train")
+    own = ~scored & (table["fold"] >= 0)
+    known = names(table).isin(seen)
+    foreign = table.loc[known & ~own, "group"]
+    return table[scored & (known | table["group"].isin(foreign))]
+
+
 def check_unseen(path: Path, spec: Spec, table: pd.DataFrame, fold: int) -> list[str]:
     """Make sure that no sample that will be scored was seen, nor another of its group; gives what was.
 
@@ -55,13 +72,11 @@ def check_unseen(path: Path, spec: Spec, table: pd.DataFrame, fold: int) -> list
     if "samples" not in spec.training:
         raise DataError(f"{path}: does not say which samples it was trained on; train it again with this version")
     seen: list[str] = spec.training["samples"]
-    scored = table[(table["fold"] == fold) | (table["split"] == "test")]
-    known = table[names(table).isin(seen)]
-    leaked = scored[scored["group"].isin(known["group"])]
-    if not leaked.empty:
-        first = str(leaked["sample_id"].iloc[0])
+    wrong = leaked(table, fold, seen)
+    if not wrong.empty:
+        first = str(wrong["sample_id"].iloc[0])
         raise DataError(
-            f"train.start: {path} has seen {len(leaked)} of the samples that fold {fold} and the test set hold out, or "
+            f"train.start: {path} has seen {len(wrong)} of the samples that fold {fold} and the test set hold out, or "
             f"others of their groups ({first}, …): their scores would be worth nothing; start from a run with the same "
             "folds, or from one of other images"
         )
@@ -119,7 +134,7 @@ def samples_seen(table: pd.DataFrame, fold: int, start: Start | None) -> list[st
     """What the network of a fold will have seen: the training samples of the other folds, and its start's.
 
     Args:
-        table: the training samples' rows of folds.csv.
+        table: the rows of folds.csv that take part.
         fold: the one that is held out.
     """
     own = names(table[table["fold"] != fold]).tolist()

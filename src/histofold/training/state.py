@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from histofold.errors import DataError
+from histofold.errors import ConfigError, DataError
 from histofold.files import atomic
 
 FORMAT = 1
@@ -27,6 +27,8 @@ class Progress:
         loss_sum, loss_count: of this epoch so far.
         seconds: training time so far, over all sittings.
         history: finished epochs, the rows of metrics.csv.
+        seen: digest of the samples that are learned from.
+        ranks: processes that train together; batches and steps are counted by them.
     """
 
     epoch: int = 0
@@ -36,6 +38,27 @@ class Progress:
     loss_count: int = 0
     seconds: float = 0.0
     history: list[dict[str, float | int | None]] = field(default_factory=list)
+    seen: str = ""
+    ranks: int = 0
+
+    def check(self, path: Path, seen: str, ranks: int) -> None:
+        """Make sure that training goes on with the same samples and as many processes as it began with.
+
+        Raises:
+            DataError: folds.csv or the weights of `train.start` were changed in between.
+            ConfigError: the number of processes was.
+        """
+        # Files from before these were kept say nothing of them.
+        if self.seen and self.seen != seen:
+            raise DataError(
+                f"{path}: began with other training samples; restore folds.csv (and what train.start names), or give "
+                "run=NAME for a new run: samples that are held out now may have been learned from"
+            )
+        if self.ranks and self.ranks != ranks:
+            raise ConfigError(
+                f"{path}: began on {self.ranks} processes, now there are {ranks}: batch and learning rate would be "
+                "others from here on; start it as before, or give run=NAME for a new run"
+            )
 
 
 def save(path: Path, progress: Progress, parts: dict[str, Any]) -> None:
