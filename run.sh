@@ -48,9 +48,16 @@ find_python() {
     return 1
 }
 
-# What the environment was made from: requirement files, their contents and the interpreter's path.
+# What the environment was made from: the interpreter's version and the contents of the requirement files.
 stamp_of() {
-    cat -- "$@" | cksum
+    { "$PY" -c 'import sys; print(sys.version_info[:2])' 2>/dev/null || true; cat -- "$@"; } | cksum
+}
+
+# Whether $PY can be installed into. After an upgrade of the system it may be another Python, whose packages are gone;
+# without Debian's python3-venv, or broken off, its environment was left without pip.
+usable() {
+    [[ -x "$PY" ]] && "$PY" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 &&
+        "$PY" -m pip --version >/dev/null 2>&1
 }
 
 # pip finds out that a disk is full only after minutes of downloading.
@@ -74,11 +81,12 @@ environment() {
     if [[ -x "$PY" && -f "$stamp" && "$(cat "$stamp")" == "$(stamp_of "${files[@]}")" ]]; then
         return
     fi
-    if [[ ! -x "$PY" ]] || ! "$PY" -c '' >/dev/null 2>&1; then
+    if ! usable; then
         local base
         base="$(find_python)" || return 1
         say "making $VENV with $base"
-        "$base" -m venv --clear "$VENV" || { say "$base -m venv failed; Debian and Ubuntu need the package python3-venv"; return 1; }
+        "$base" -m venv --clear "$VENV" ||
+            { rm -rf -- "$VENV"; say "$base -m venv failed; Debian and Ubuntu need the package python3-venv"; return 1; }
     fi
     say "installing $wanted into $VENV (5.5 to 7 GB and a few minutes the first time)"
     warn_of_little_space

@@ -297,10 +297,12 @@ def test_help_lists_choices(capsys: pytest.CaptureFixture[str]) -> None:
     assert "config.yaml" in text
 
 
+@pytest.mark.parametrize("place", [0, 1, 2])
 def test_cfg_prints_the_configuration(
-    configs: Path, probe: list[Config], capsys: pytest.CaptureFixture[str]
+    configs: Path, probe: list[Config], capsys: pytest.CaptureFixture[str], place: int
 ) -> None:
-    assert cli.main("probe", ["--cfg", "job", "competition=words", "fold=2"]) == 0
+    words = ["competition=words", "fold=2"]
+    assert cli.main("probe", [*words[:place], "--cfg", "job", *words[place:]]) == 0
     assert OmegaConf.create(capsys.readouterr().out).fold == 2
     assert probe == []
 

@@ -18,8 +18,10 @@ VERBS += ["validate", "bench", "test", "help"]
 FAKE = """#!/bin/sh
 echo "$@" >>"$CALLS"
 case "$*" in
-    *"-m venv"*) for last; do :; done; mkdir -p "$last/bin"; cp "$0" "$last/bin/python" ;;
-    *"-m pip"*) test ! -e "$CALLS.broken" ;;
+    *"-m venv"*) for last; do :; done; mkdir -p "$last/bin"; cp "$0" "$last/bin/python"; test ! -e "$CALLS.novenv" ;;
+    *"version_info[:2]"*) cat "$CALLS.version" 2>/dev/null ;;
+    *"-m pip --version"*) test ! -e "$CALLS.nopip" ;;
+    *"-m pip install"*) test ! -e "$CALLS.broken" ;;
     *train.py*) for word; do echo "[$word]"; done ;;
 esac
 """
@@ -90,11 +92,11 @@ def test_everything_after_the_verb_is_passed_on_as_it_is(clone: Path) -> None:
 def test_environment_is_made_once_and_redone_when_the_requirements_change(clone: Path) -> None:
     for _ in range(2):
         assert fake(clone, "train").returncode == 0
-    assert (calls(clone, "-m venv"), calls(clone, "-m pip")) == (1, 1)
+    assert (calls(clone, "-m venv"), calls(clone, "-m pip install")) == (1, 1)
     assert (clone / ".venv" / "bin" / "python").exists()
     (clone / "requirements.txt").write_text("numpy\npandas\n")
     assert fake(clone, "train").returncode == 0
-    assert (calls(clone, "-m venv"), calls(clone, "-m pip")) == (1, 2)
+    assert (calls(clone, "-m venv"), calls(clone, "-m pip install")) == (1, 2)
 
 
 def test_a_broken_installation_is_not_taken_for_whole(clone: Path) -> None:
@@ -106,7 +108,39 @@ def test_a_broken_installation_is_not_taken_for_whole(clone: Path) -> None:
     assert calls(clone, "train.py") == 0
     broken.unlink()
     assert fake(clone, "train").returncode == 0
-    assert calls(clone, "-m pip") == 2
+    assert calls(clone, "-m pip install") == 2
+
+
+def test_without_python3_venv_nothing_is_left_that_a_second_try_would_trip_over(clone: Path) -> None:
+    missing = clone.parent / "calls.novenv"
+    missing.write_text("")
+    result = fake(clone, "train")
+    assert result.returncode == 1
+    assert "python3-venv" in result.stderr
+    assert not (clone / ".venv").exists()
+    missing.unlink()
+    assert fake(clone, "train").returncode == 0
+    assert calls(clone, "-m pip install") == 1
+
+
+def test_an_environment_without_pip_is_made_again(clone: Path) -> None:
+    python = clone / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    shutil.copy(clone.parent / "bin" / "python3", python)
+    (clone.parent / "calls.nopip").write_text("")
+    assert fake(clone, "train").returncode == 0
+    assert calls(clone, "-m venv") == 1
+
+
+def test_another_python_under_the_environment_is_noticed(clone: Path) -> None:
+    version = clone.parent / "calls.version"
+    version.write_text("(3, 11)")
+    assert fake(clone, "train").returncode == 0
+    version.write_text("(3, 12)")
+    assert fake(clone, "train").returncode == 0
+    assert calls(clone, "-m pip install") == 2
+    assert fake(clone, "train").returncode == 0
+    assert calls(clone, "-m pip install") == 2
 
 
 @pytest.mark.parametrize(("free", "warned"), [("3", True), ("40", False)])
@@ -126,7 +160,7 @@ def test_test_and_bench_install_the_development_packages_too(clone: Path) -> Non
     assert calls(clone, "bench_thing.py --quick") == 1
     # They hold requirements.txt, so a verb has nothing to add.
     assert fake(clone, "train").returncode == 0
-    assert calls(clone, "-m pip") == 1
+    assert calls(clone, "-m pip install") == 1
     assert fake(clone, "test", "-k", "nothing").returncode == 0
     assert calls(clone, "-m ruff check") == calls(clone, "-m mypy") == calls(clone, "-m pytest -k nothing") == 1
 
@@ -135,7 +169,7 @@ def test_python_is_used_as_it_is(clone: Path) -> None:
     python = clone.parent / "bin" / "python3"
     assert fake(clone, "train", PYTHON=str(python)).returncode == 0
     assert not (clone / ".venv").exists()
-    assert calls(clone, "-m pip") == 0
+    assert calls(clone, "-m pip install") == 0
     result = fake(clone, "train", PYTHON="/no/such/python")
     assert result.returncode == 1
     assert result.stderr == "run.sh: PYTHON=/no/such/python: no such interpreter\n"

@@ -79,8 +79,8 @@ def _dispatch(verb: str, arguments: list[str]) -> int:
         from histofold.demo import demo
 
         return demo(overrides)
-    if overrides and overrides[0] in PRINT:
-        return _print_config([override for override in overrides[1:] if override not in ("job", "all")])
+    if any(override in PRINT for override in overrides):
+        return _print_config([override for override in overrides if override not in (*PRINT, "job", "all")])
     unknown = [override for override in overrides if override.startswith("-")]
     if unknown:
         return _say(f"{unknown[0]}: unknown option; there are -m, --cfg and --help, and settings as key=value", 2)

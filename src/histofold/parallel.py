@@ -6,12 +6,19 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from histofold.errors import ResourceError
 from histofold.progress import bar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+KILLED = (
+    "a worker process was killed, most often because memory ran out; what is finished is kept. Give the command again "
+    "with fewer processes (prepare.workers=1 or evaluate.workers=1)"
+)
 
 
 def cores() -> int:
@@ -20,7 +27,7 @@ def cores() -> int:
 
 
 def single_threaded() -> None:
-    """Keep OpenCV and torch to one thread in a worker process: many workers with many threads each are slower."""
+    """Keep OpenCV to one thread in a worker process: many workers with many threads each are slower."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -37,6 +44,9 @@ def each(
 
     One worker, or one item, runs in this process, so that a debugger and coverage see it.
     Processes are spawned and not forked: GDAL and OpenMP do not survive a fork.
+
+    Raises:
+        ResourceError: a worker process was killed, as the system does where memory is short.
     """
     count = min(workers or cores(), len(items))
     with bar(total=len(items), text=text, unit=unit) as progress:
@@ -51,6 +61,8 @@ def each(
             try:
                 for task in as_completed(tasks):
                     error = task.exception()
+                    if isinstance(error, BrokenProcessPool):
+                        raise ResourceError(KILLED) from error
                     if error is not None and not isinstance(error, Exception):
                         raise error
                     yield tasks[task], error if error is not None else task.result()
