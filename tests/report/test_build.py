@@ -140,6 +140,57 @@ def test_a_partial_cv_is_called_partial(
     assert "0.400" in text, "the threshold"
 
 
+def test_one_fold_alone_is_not_called_cross_fitted(
+    competition: Competition,
+    places: Places,
+    write: Callable[..., pd.DataFrame],
+    ensemble: Callable[..., dict[str, Any]],
+) -> None:
+    scores = write(places[0], "first", 0, folds=(1,))
+    search = {"asked": "best", "how": "at every threshold", "nested": None}
+    search["found"] = [
+        {"strategy": "equal", "chosen": True, "cross_fitted": 0.7, "optimistic": 0.7, "weights": {"first": 1.0}}
+    ]
+    more: dict[str, Any] = {"partial": True, "members": [{"run": "first", "weight": 1.0}]}
+    more["score"] = {"optimistic": 0.71, "cross_fitted": 0.7, "interval": [0.6, 0.8], "search": search}
+    ensemble(places[0], scores, folds=[1], **more)
+    text, _ = read(build(competition, *places, workers=1))
+    said = "ne fold only: its settings were chosen on itself, so even the cross-fitted score is optimistic"
+    assert text.count(said) == 2, "at the top and at the table"
+    assert "Cross-fitted DSB" not in text
+    assert "scores are cross-fitted" not in text
+    assert "which this one fold chose itself" in text
+    assert "which chose its weights itself" in text
+    ensemble(places[0], scores, folds=[0, 1], **more)
+    text, _ = read(build(competition, *places, workers=1))
+    assert said not in text
+    assert "Cross-fitted DSB" in text
+    assert "scores are cross-fitted" in text
+    assert "which chose its weights itself" not in text
+
+
+@pytest.mark.parametrize(("groups", "shown"), [(1, 0), (2, 0), (3, 1)])
+def test_no_interval_of_one_or_two_groups(
+    competition: Competition, full: Places, ensemble: Callable[..., dict[str, Any]], groups: int, shown: int
+) -> None:
+    scores = pd.read_csv(full[0] / "invented" / "ensembles" / "duo.csv")
+    scores["group"] = [f"g{index % groups}" for index in range(len(scores))]
+    ensemble(full[0], scores)
+    text, _ = read(build(competition, *full, workers=1))
+    assert text.count("<span>95 % interval<br>") == shown
+
+
+def test_an_ensemble_without_its_table_names_the_file(competition: Competition, full: Places) -> None:
+    path = full[0] / "invented" / "ensembles" / "duo.csv"
+    path.unlink()
+    text, _ = read(build(competition, *full, workers=1))
+    assert "No fold is scored yet" not in text
+    assert f"{path} is not there. Run evaluate again" in text
+    assert "./run.sh evaluate competition=invented name=duo runs=[first,second]" in text
+    assert 'data-id="test_00"' in text, "test pictures do not need it"
+    assert "<span>95 % interval<br>" not in text, "of how many groups is unknown"
+
+
 def test_predictions_that_are_gone_are_named(competition: Competition, full: Places) -> None:
     for name in ("first", "second"):
         (full[0] / "invented" / name / "fold0" / "predictions" / "train_00.tif").unlink()

@@ -1,15 +1,14 @@
-"""Training curves and overlays as PNG files."""
+"""Training curves as PNG files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import cv2
-import numpy as np
 import pytest
 
 from histofold.errors import DataError
-from histofold.report.figures import distributions_png, overlay_png, read_metrics, training_curves
+from histofold.report.figures import read_metrics, training_curves
 
 HEADER = "epoch,step,lr,loss,score,seconds,images_per_second\n"
 
@@ -50,23 +49,3 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="column 'epoch' is missing"):
         training_curves(tmp_path / "other.csv", tmp_path / "curves.png")
-
-
-def test_overlay_png_keeps_colours(tmp_path: Path) -> None:
-    labels = np.zeros((8, 8), np.int32)
-    labels[2:6, 2:6] = 1
-    out = overlay_png(tmp_path / "a" / "overlay.png", np.zeros((8, 8, 3), np.uint8), None, labels)
-    read = cv2.imread(str(out))
-    assert read is not None
-    assert tuple(read[2, 2][::-1]) == (255, 170, 0)
-
-
-def test_distributions_as_a_picture(tmp_path: Path) -> None:
-    random = np.random.default_rng(0)
-    sets = {"training truth": random.poisson(30, 200).tolist(), "submission": [0.0] * 20}
-    out = distributions_png(tmp_path / "look.png", {"objects per image": sets, "foreground, %": sets})
-    picture = cv2.imread(str(out))
-    assert picture is not None
-    assert picture.shape[1] > 2 * picture.shape[0]
-    with pytest.raises(DataError, match="nothing to draw for 'objects'"):
-        distributions_png(tmp_path / "none.png", {"objects": {"a": []}})

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from histofold.competitions.base import Competition, Place, Sample
 from histofold.inference.bandfile import BandFileWriter
@@ -15,6 +17,7 @@ from histofold.report.predictions import Job, View, look
 from histofold.report.run import build
 from histofold.rle import RunMask
 from histofold.targets.base import Band
+from histofold.tiles.grid import rational, reduced
 
 HEIGHT, WIDTH, SCALE = 601, 803, 2.0
 
@@ -130,3 +133,66 @@ def test_the_page_shows_whole_slides(slide: OneSlide, job: Job, tmp_path: Path) 
     assert "Slides, worst to best" in cards
     assert cards.count('preserveAspectRatio="xMidYMid meet"') == 1
     assert "slice" not in cards[: cards.index("</ul>")], "outlines must follow the picture, which is not cropped"
+
+
+class AnySize(Competition):
+    """A slide of any size, of which only the truth is looked at."""
+
+    kind = "slides"
+
+    def __init__(self, pixels: np.ndarray) -> None:
+        super().__init__(Place("slides", None, Path(), Path()))
+        self.truth, self.metric = "mask", "dice"
+        self.pixels = pixels
+
+    def check(self) -> None:
+        """Nothing can be missing."""
+
+    def source(self, sample_id: str) -> Path:
+        return Path(sample_id)
+
+    def samples(self) -> list[Sample]:
+        return [Sample("slide", "train", *self.pixels.shape, "patient", "")]
+
+    def mask(self, sample_id: str) -> RunMask:
+        return RunMask.from_mask(self.pixels)
+
+    def submission_ids(self) -> list[str]:
+        return []
+
+
+def counted(folder: Path, height: int, width: int, scale: float, longest: int) -> tuple[np.ndarray, np.ndarray]:
+    """Histogram of a slide with stripes as the report counts it, and in one piece."""
+    rows, columns = np.mgrid[:height, :width]
+    pixels = ((rows % 11 < 4) ^ (columns % 7 < 3)).astype(np.uint8)
+    shape = reduced(height, scale), reduced(width, scale)
+    codes = np.random.default_rng(height).integers(0, 256, shape, dtype=np.uint8)
+    path = folder / "bands.tif"
+    with BandFileWriter(path, (Band("foreground", 0.0, 1.0),), *shape, scale, height, width) as writer:
+        writer.write_rows(0, codes[None])
+    slide = AnySize(pixels)
+    found = look(View(slide, ("foreground",), 0.5, None, longest), Job("slide", (path,), (1.0,), 0)).histogram
+    # A cell more than there are: rounding of the sizes must not decide here.
+    truth = slide.mask("slide").reduced_mask(0, 0, height + 9, width + 9, scale)[: shape[0], : shape[1]]
+    return found, predictions.count(codes, truth)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.25, 1.3, 1.5, 2.7, 3.3, 4.0, 8 / 3])
+def test_fractional_scales_lose_no_row(tmp_path: Path, scale: float) -> None:
+    found, whole = counted(tmp_path, 3035, 61, scale, 1024)
+    np.testing.assert_array_equal(found, whole)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    height=st.integers(1, 4000),
+    width=st.integers(1, 40),
+    scale=st.one_of(st.integers(10, 99).map(lambda tenths: tenths / 10), st.floats(1, 20)),
+    longest=st.sampled_from([37, 256, 1024]),
+)
+def test_any_height_at_any_scale(tmp_path: Path, height: int, width: int, scale: float, longest: int) -> None:
+    found, whole = counted(tmp_path, height, width, scale, longest)
+    np.testing.assert_array_equal(found.sum(axis=0), whole.sum(axis=0), "every pixel counts once")
+    # Elsewhere no block begins at a whole pixel: a cell may be off by half of one, and with it its truth.
+    if rational(scale).denominator <= 10:
+        np.testing.assert_array_equal(found, whole)

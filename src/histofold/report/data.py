@@ -84,6 +84,11 @@ class Ensemble:
         """The block of scores: optimistic, cross_fitted, interval, per_fold, per_stratum, per_run."""
         return dict(self.record.get("score") or {})
 
+    @property
+    def single(self) -> bool:
+        """Whether it was scored on one fold only, so that its settings were chosen on what they are scored on."""
+        return len(self.record.get("folds") or []) == 1
+
 
 @dataclass
 class Submission:

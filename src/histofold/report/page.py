@@ -33,6 +33,9 @@ NAMES = {
 }
 
 
+SINGLE = "one fold only: its settings were chosen on itself, so even the cross-fitted score is optimistic"
+"""What `evaluate` says of such an ensemble, too."""
+
 METRICS = {
     "dsb": "DSB score (mean precision over IoU 0.5 to 0.95)",
     "dice": "Dice",
@@ -109,7 +112,8 @@ def _cv(content: Content) -> dict[str, Any] | None:
     """Score by fold and stratum, and every metric by stratum."""
     if content.scores is None:
         return None
-    table = sections.cv(content.scores, content.whose, _note(content))
+    single = SINGLE.capitalize() if content.ensemble is not None and content.ensemble.single else ""
+    table = sections.cv(content.scores, content.whose, ". ".join(text for text in (single, _note(content)) if text))
     return {**table, "measures": sections.measures(content.scores, content.competition.merged)}
 
 
@@ -147,6 +151,8 @@ def _gallery(content: Content, slides: bool) -> dict[str, Any] | None:
         f"All {len(items)} {what}" if len(items) == content.oof.total else f"{len(items)} of {content.oof.total} {what}"
     )
     settings = "Outlines are drawn with the final settings, scores are cross-fitted."
+    if content.ensemble is not None and content.ensemble.single:
+        settings = "Outlines and scores are of the final settings, which this one fold chose itself."
     if content.ensemble is None:
         settings = "Outlines and scores are of default settings, as nothing is tuned yet."
     kind = "objects without a partner" if content.competition.truth == "instances" else "pixels"
@@ -173,11 +179,16 @@ def _summary(content: Content, score: float | None) -> dict[str, Any]:
     metric = METRICS.get(content.competition.metric, content.competition.metric)
     metric += MARK if _note(content) else ""
     if ensemble:
-        text = f"Cross-fitted {metric} on out-of-fold predictions"
+        text = f"{'Mean' if ensemble.single else 'Cross-fitted'} {metric} on out-of-fold predictions"
         optimistic = ensemble.score.get("optimistic")
-        text += f" (optimistic {float(optimistic):.4f})" if optimistic is not None else ""
+        if ensemble.single:
+            text += f"; {SINGLE}"
+        elif optimistic is not None:
+            text += f" (optimistic {float(optimistic):.4f})"
         text += "; a partial CV, not all folds are in it." if partial else "."
-        interval = ensemble.score.get("interval")
+        # Evaluation writes an interval of any number of groups; the page shows one where its tables do.
+        enough = content.scores is not None and stats.enough_groups(content.scores)
+        interval = ensemble.score.get("interval") if enough else None
         headline = f"Ensemble {ensemble.name}"
     else:
         text = f"Mean {metric} of {content.whose}, no ensemble yet." if score is not None else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -9,20 +11,28 @@ from typing import Any
 
 import cv2
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from histofold import slides
+from histofold import rle, slides
 from histofold.competitions.base import Competition
 from histofold.errors import DataError
 from histofold.evaluation.oof import MeanBands
 from histofold.inference.bandfile import BandFile
 from histofold.instances.secondlevel import decode
 from histofold.report import pictures
+from histofold.rle import RunMask
+from histofold.submission.encode import cleaned, mask_text
+from histofold.tiles.grid import rational
 from histofold.upsample import full_size
 
 LONGEST = 1024
 ROWS = 512
 """Rows of a band file in memory at a time."""
+
+MOST_ROWS = 2048
+"""As many where fewer would not begin at whole pixels of the slide."""
 
 FOREGROUND = "foreground"
 
@@ -40,6 +50,10 @@ class View:
     """Decoders of strata that have one of their own."""
     second: Path | None = None
     """File of the second level that takes the decoders' place."""
+    min_area: int = 0
+    """Full-size pixels below which an object is dropped, as `submit.min_area`."""
+    max_hole: int = 0
+    """Full-size pixels up to which a hole is filled, as `submit.max_hole`."""
 
     def decoder_of(self, sample_id: str) -> dict[str, Any] | None:
         """The decoder of a sample's stratum, else that of all."""
@@ -56,6 +70,8 @@ class Job:
         paths, weights: its band files, one a member.
         budget: bytes that its picture may take in the page; 0 draws none.
         measure: decode the prediction for its measures even when no picture is drawn.
+        labels: label image that was submitted; it is shown in place of decoding the bands anew.
+        text: the same of a slide, as the run-length text of the submission's CSV.
     """
 
     sample_id: str
@@ -63,6 +79,8 @@ class Job:
     weights: tuple[float, ...]
     budget: int
     measure: bool = False
+    labels: Path | None = None
+    text: str | None = None
 
     def mean(self, names: tuple[str, ...]) -> MeanBands:
         """The members' weighted mean of some bands."""
@@ -98,14 +116,16 @@ def look(view: View, job: Job) -> Looked:
     """Read one sample's predictions, count levels against the truth, and draw it when `job.budget` allows.
 
     Raises:
-        DataError: a band file is missing or broken, or its size does not fit the sample.
+        DataError: a band file or a label image is missing or broken, or its size does not fit the sample.
+        RleError: the text of a slide does not fit it.
     """
     return _slide(view, job) if view.competition.kind == "slides" else _image(view, job)
 
 
 def _image(view: View, job: Job) -> Looked:
     """An image that fits memory whole."""
-    blended = job.mean(view.bands)()
+    # Labels that lie there need no decoding, so only what the histogram counts is read.
+    blended = job.mean(view.bands if job.labels is None else (FOREGROUND,))()
     truth = view.competition.labels(job.sample_id)
     foreground = blended[FOREGROUND]
     histogram = np.zeros((2, 256), np.int64)
@@ -118,7 +138,10 @@ def _image(view: View, job: Job) -> Looked:
             )
         levels = np.round(foreground * 255).astype(np.uint8)
         histogram = count(full_size(levels, scale, height, width), truth)
-    labels = _full_labels(view, job, blended, scale, (height, width)) if job.budget or job.measure else None
+    labels: NDArray[np.int32] | None = None
+    if job.budget or job.measure:
+        size = (height, width)
+        labels = _written(job.labels, size) if job.labels else _full_labels(view, job, blended, scale, size)
     picture = None
     if labels is not None and job.budget:
         picture = _picture(view.competition.image(job.sample_id), truth, labels, view, job.budget)
@@ -136,14 +159,33 @@ def _measures(labels: NDArray[Any] | None, view: View) -> dict[str, float] | Non
 def _full_labels(
     view: View, job: Job, bands: dict[str, NDArray[np.float32]], scale: float, size: tuple[int, int]
 ) -> NDArray[np.int32]:
-    """Objects (H, W) at full size from bands, by the ensemble's decoder or its threshold."""
+    """Objects (H, W) at full size from bands, by the ensemble's decoder or its threshold, cleaned as submitted."""
     chosen = view.decoder_of(job.sample_id)
-    if chosen is None:
-        labels = np.asarray(bands[FOREGROUND] >= view.threshold, dtype=np.int32)
-    else:
+    if chosen is not None:
         image = partial(view.competition.image, job.sample_id)
-        labels = decode(bands, chosen, view.second, image, scale)
-    return full_size(labels, scale, *size)
+        labels = full_size(decode(bands, chosen, view.second, image, scale), scale, *size)
+        return np.asarray(cleaned(labels, view.min_area, view.max_hole), dtype=np.int32)
+    if len(job.paths) == 1:
+        # The very text that `submit` makes of a band file, so that the picture is the CSV's.
+        with BandFile(job.paths[0]) as file:
+            text = mask_text(file, view.threshold, size, "rows", view.min_area, view.max_hole)
+        return np.asarray(rle.decode(text, size, "rows"), dtype=np.int32)
+    return full_size(np.asarray(bands[FOREGROUND] >= view.threshold, dtype=np.int32), scale, *size)
+
+
+def _written(path: Path, size: tuple[int, int]) -> NDArray[np.int32]:
+    """A label image (H, W) that `submit` wrote."""
+    try:
+        with warnings.catch_warnings():
+            # A microscope image has no place on the earth, and each file would say so.
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+            with rasterio.open(path) as file:
+                labels = np.asarray(file.read(1), dtype=np.int32)
+    except (RasterioError, OSError) as error:
+        raise DataError(f"{path}: not readable as a label image ({error}); run submit again") from error
+    if labels.shape != size:
+        raise DataError(f"{path}: a label image of {labels.shape} for a prediction of {size}; run submit again")
+    return labels
 
 
 def _slide(view: View, job: Job) -> Looked:
@@ -156,29 +198,58 @@ def _slide(view: View, job: Job) -> Looked:
     step = max(max(height, width) // view.longest, 1)
     histogram = np.zeros((2, 256), np.int64)
     pieces: list[NDArray[np.float32]] = []
-    rows = max(ROWS // step, 1) * step
+    rows = _rows_at_once(step, scale)
     for top in range(0, height, rows):
         foot = min(top + rows, height)
         levels = mean.rows(FOREGROUND, top, foot)
         if truth is not None:
-            start = round(top * scale)
-            window = (start, 0, min(round((foot - top) * scale), truth.height - start), truth.width)
-            inside = truth.reduced_window(*window, scale) >= 0.5
-            histogram += count(levels, inside[: foot - top, :width])
-        if job.budget:
+            histogram += count(levels, _reduced_rows(truth, top, foot, width, scale))
+        if job.budget and job.text is None:
             size = (max(width // step, 1), max(round((foot - top) / step), 1))
             pieces.append(cv2.resize(levels.astype(np.float32), size, interpolation=cv2.INTER_AREA))
-    share = {"share": 100 * truth.area / (truth.height * truth.width)} if truth is not None else None
+    share = _share(truth) if truth is not None else None
+    submitted = _submitted(view, job)
+    predicted = _share(submitted) if submitted is not None else None
     if not job.budget:
-        return Looked(histogram, share, None, None)
+        return Looked(histogram, share, predicted, None)
     image, shrunk = slides.thumbnail(view.competition.source(job.sample_id), view.longest)
-    small = cv2.resize(np.concatenate(pieces), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    labels = np.asarray(small >= view.threshold * 255, dtype=np.uint8)
-    reduced = None
-    if truth is not None:
-        reduced = np.asarray(truth.reduced_window(0, 0, truth.height, truth.width, shrunk) >= 0.5, dtype=np.uint8)
+    if submitted is not None:
+        labels = submitted.reduced_mask(0, 0, submitted.height, submitted.width, shrunk)
+    else:
+        small = cv2.resize(np.concatenate(pieces), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        labels = np.asarray(small >= view.threshold * 255, dtype=np.uint8)
+    reduced = truth.reduced_mask(0, 0, truth.height, truth.width, shrunk) if truth is not None else None
     picture = _picture(image, reduced, labels, view, job.budget)
-    return Looked(histogram, share, _measures(labels, view), picture)
+    return Looked(histogram, share, predicted or _measures(labels, view), picture)
+
+
+def _rows_at_once(step: int, scale: float) -> int:
+    """How many band rows to take together: whole cells of `step`, if possible from whole pixels of the slide on."""
+    # At 2.7 every tenth row of the bands begins with a pixel; elsewhere a cell's truth would be cut in two.
+    aligned = math.lcm(step, rational(scale).denominator)
+    unit = aligned if aligned <= MOST_ROWS else step
+    return max(ROWS // unit, 1) * unit
+
+
+def _reduced_rows(truth: RunMask, top: int, foot: int, width: int, scale: float) -> NDArray[np.uint8]:
+    """The truth of band rows [top, foot), (foot - top, width) of 0 and 1."""
+    start = min(round(top * rational(scale)), truth.height - 1)
+    # A pixel more than the cells take, since rounding may never cost a row; what lies beyond the slide does not count.
+    height, across = (math.ceil(length * scale) + 1 for length in (foot - top, width))
+    return truth.reduced_mask(start, 0, height, across, scale)[: foot - top, :width]
+
+
+def _submitted(view: View, job: Job) -> RunMask | None:
+    """The mask of a slide that stands in the submission's CSV; None where there is none."""
+    if job.text is None or view.competition.csv is None:
+        return None
+    sample = view.competition.sample(job.sample_id)
+    return RunMask(job.text, (sample.height, sample.width), view.competition.csv.dialect)
+
+
+def _share(mask: RunMask) -> dict[str, float]:
+    """Foreground of a slide in percent."""
+    return {"share": 100 * mask.area / (mask.height * mask.width)}
 
 
 def count(levels: NDArray[np.uint8], truth: NDArray[Any]) -> NDArray[np.int64]:

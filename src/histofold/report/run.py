@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +16,23 @@ from histofold.competitions.base import Competition
 from histofold.config import Config
 from histofold.errors import DataError
 from histofold.evaluation.oof import shared_bands
-from histofold.files import write_text
+from histofold.files import sha256, write_text
+from histofold.inference import ensemble as ensembles
+from histofold.kaggle import csv
 from histofold.report import stats
-from histofold.report.data import Collected, Ensemble, collect
+from histofold.report.data import Collected, Ensemble, Submission, collect
 from histofold.report.gallery import LARGEST, TOTAL, Gallery, allowance, choose, gather, oof_jobs
 from histofold.report.page import Content, render
-from histofold.report.predictions import Job, View
+from histofold.report.predictions import FOREGROUND, Job, View
 
 LIMIT = 480
 """Samples with a picture; more would blur them all, or burst the page."""
 
 TEST_LIMIT = 24
 """Test samples with a picture, of one submission."""
+
+SHOWN = 4
+"""Submissions with pictures."""
 
 
 def report(config: Config) -> None:
@@ -87,19 +94,28 @@ def _content(
     notes: list[tuple[str, str]] = []
     scores, whose, members = _subject(found, ensemble)
     verb = f"competition={competition.name}"
-    if scores is None:
+    if scores is None and ensemble is not None:
+        notes.append(("Scores are missing:", _missing(oof, ensemble, verb)))
+    elif scores is None:
         notes.append(("No fold is scored yet.", f"Train one: ./run.sh train {verb} fold=0"))
     elif ensemble is None:
         notes.append(("There is no ensemble yet", f"(thresholds are untuned): ./run.sh evaluate {verb} runs=[…]"))
-    elif ensemble.record.get("partial"):
+    if ensemble is not None and ensemble.record.get("partial"):
         notes.append(
             ("The CV is partial:", f"folds {ensemble.record.get('folds')} only. Train the others and evaluate.")
         )
     oof_gallery, view = _look_at_oof(competition, oof, scores, members, ensemble, workers, limit, notes)
-    tests = _look_at_tests(competition, found, view, workers, notes)
+    tests = _look_at_tests(competition, oof, found, ensemble, workers, notes)
     _note_submissions(found, verb, notes)
     threshold = view.threshold if view else 0.5
     return Content(competition, found, ensemble, scores, whose, threshold, oof_gallery, tests, notes)
+
+
+def _missing(oof: Path, ensemble: Ensemble, verb: str) -> str:
+    """Which file with an ensemble's scores is not there, and how to get it back."""
+    path = oof / "ensembles" / f"{ensemble.name}.csv"
+    runs = ",".join(str(member["run"]) for member in ensemble.record["members"])
+    return f"{path} is not there. Run evaluate again: ./run.sh evaluate {verb} name={ensemble.name} runs=[{runs}]"
 
 
 def _subject(found: Collected, ensemble: Ensemble | None) -> tuple[pd.DataFrame | None, str, list[tuple[str, float]]]:
@@ -142,41 +158,129 @@ def _look_at_oof(
 def _view(competition: Competition, job: Job, ensemble: Ensemble | None, oof: Path) -> View:
     """The ensemble's bands, threshold and decoder; defaults for a run without an ensemble."""
     bands = shared_bands(list(job.paths))
-    decoder: dict[str, Any] | None = None
-    threshold = 0.5
-    strata: dict[str, dict[str, Any]] = {}
-    second: Path | None = None
     if ensemble is not None:
-        if ensemble.record.get("second"):
-            second = oof / "ensembles" / "second" / f"{ensemble.name}.json"
-        decoder = ensemble.record.get("instances")
-        strata = ensemble.record.get("strata") or {}
-        bands = tuple(ensemble.record.get("bands") or bands)
-        chosen = ensemble.record.get("threshold")
-        threshold = float(chosen) if chosen is not None else 0.5
-    elif competition.truth == "instances":
-        decoder = {"name": decoders.default_for(bands)}
-    return View(competition, bands, threshold, decoder, strata=strata, second=second)
+        return _tuned(competition, ensemble.record, bands, _second_place(competition, oof, ensemble.name))
+    decoder = {"name": decoders.default_for(bands)} if competition.truth == "instances" else None
+    return View(competition, bands, 0.5, decoder)
+
+
+def _tuned(
+    competition: Competition,
+    record: Mapping[str, Any],
+    bands: tuple[str, ...],
+    second: Path,
+    cleaning: Mapping[str, Any] | None = None,
+) -> View:
+    """An ensemble's bands (`bands` where it names none), threshold and decoder, and `submit`'s cleaning."""
+    chosen = record.get("threshold")
+    return View(
+        competition,
+        bands=tuple(record.get("bands") or bands),
+        threshold=float(chosen) if chosen is not None else 0.5,
+        decoder=record.get("instances"),
+        strata=record.get("strata") or {},
+        second=second if record.get("second") else None,
+        min_area=int((cleaning or {}).get("min_area") or 0),
+        max_hole=int((cleaning or {}).get("max_hole") or 0),
+    )
+
+
+def _second_place(competition: Competition, oof: Path, name: str) -> Path:
+    """Where an ensemble's second level lies; `oof` is the competition's own folder."""
+    return ensembles.Ensemble.second_place(oof.parent, competition.name, name)
 
 
 def _look_at_tests(
-    competition: Competition, found: Collected, view: View | None, workers: int, notes: list[tuple[str, str]]
+    competition: Competition,
+    oof: Path,
+    found: Collected,
+    ensemble: Ensemble | None,
+    workers: int,
+    notes: list[tuple[str, str]],
 ) -> dict[str, Gallery]:
-    """Pictures of every submission's test samples, evenly chosen; four submissions share a fixed number of bytes."""
+    """Pictures of submissions' test samples, evenly chosen; the submissions share a fixed number of bytes."""
     galleries: dict[str, Gallery] = {}
-    if view is None:
-        return galleries
     known = {sample.sample_id for sample in competition.samples()}
-    for one in found.submissions[-4:]:
-        paths = [path for path in sorted((one.folder / "predictions").glob("*.tif")) if path.stem in known]
-        step = max(len(paths) / TEST_LIMIT, 1)
-        drawn = {paths[int(i * step)].stem for i in range(min(len(paths), TEST_LIMIT))}
-        budget = min(allowance(4 * TEST_LIMIT, TOTAL // 4), LARGEST)
-        jobs = [Job(path.stem, (path,), (1.0,), budget if path.stem in drawn else 0, measure=True) for path in paths]
+    for one in _shown(found.submissions, ensemble.name if ensemble else None):
+        jobs = _written_jobs(competition, one, known)
+        try:
+            view = _submitted_view(competition, oof, found, one)
+        except DataError as error:
+            # With another's settings they would be pictures of something else; what was written needs no settings.
+            view = View(competition, (FOREGROUND,), 0.5, None)
+            there = [job for job in jobs if job.labels is not None or job.text is not None]
+            if len(there) < len(jobs):
+                how = f"{len(jobs) - len(there)} of {len(jobs)} test pictures. {error}"
+                notes.append((f"Not drawn of {one.name}:", how))
+            jobs = there
         if jobs:
+            jobs = _within_budget(jobs)
             galleries[one.name] = gather(view, jobs, one.scores, workers, f"test pictures of {one.name}")
             notes.extend((f"Not readable in {one.name}:", text) for text in galleries[one.name].problems[:3])
     return galleries
+
+
+def _shown(submissions: Sequence[Submission], own: str | None) -> list[Submission]:
+    """Which submissions get pictures: the one that the page is about, then the newest that predicted something."""
+    there = [one for one in submissions if any((one.folder / "predictions").glob("*.tif"))]
+    return sorted(there, key=lambda one: (one.name != own, -_made(one)))[:SHOWN]
+
+
+def _made(one: Submission) -> float:
+    """When a submission was finished or, before that, predicted, in seconds; the folder's time where nothing says."""
+    record = one.provenance or {}
+    text = (record.get("submit") or {}).get("finished") or (record.get("predict") or {}).get("started")
+    try:
+        return datetime.fromisoformat(str(text)).timestamp()
+    except ValueError:
+        return (one.folder / "predictions").stat().st_mtime
+
+
+def _written_jobs(competition: Competition, one: Submission, known: set[str]) -> list[Job]:
+    """A job for each predicted test sample, with what was submitted of it where that is still there.
+
+    Raises:
+        DataError: the CSV of slides is broken.
+    """
+    texts: dict[str, str] = {}
+    if competition.kind == "slides" and competition.csv is not None and one.csv is not None:
+        texts = dict(csv.read(one.csv, competition.csv))
+    jobs = []
+    for path in sorted((one.folder / "predictions").glob("*.tif")):
+        labels = one.folder / "labels" / path.name
+        there = labels if competition.kind == "images" and labels.is_file() else None
+        if path.stem in known:
+            jobs.append(Job(path.stem, (path,), (1.0,), 0, True, there, texts.get(path.stem)))
+    return jobs
+
+
+def _within_budget(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs, an even choice of them with bytes for a picture."""
+    budget = min(allowance(SHOWN * TEST_LIMIT, TOTAL // 4), LARGEST)
+    step = max(len(jobs) / TEST_LIMIT, 1)
+    drawn = {int(i * step) for i in range(min(len(jobs), TEST_LIMIT))}
+    return [replace(job, budget=budget if index in drawn else 0) for index, job in enumerate(jobs)]
+
+
+def _submitted_view(competition: Competition, oof: Path, found: Collected, one: Submission) -> View:
+    """The settings that a submission was made with: those in its provenance, else its ensemble's of today.
+
+    Raises:
+        DataError: neither is there, or its second level is not the one that it was made with.
+    """
+    provenance = one.provenance or {}
+    record = provenance.get("ensemble")
+    if not isinstance(record, dict):
+        ensemble = found.ensemble(one.name)
+        if ensemble is None:
+            path = oof / "ensembles" / f"{one.name}.json"
+            raise DataError(f"{path}: its ensemble is gone, and with it threshold and decoder; run evaluate again")
+        record = ensemble.record
+    second = _second_place(competition, oof, str(record.get("name") or one.name))
+    known = record.get("second")
+    if known and (not second.is_file() or sha256(second) != known.get("sha256")):
+        raise DataError(f"{second}: not the second level that it was made with; run evaluate, predict and submit again")
+    return _tuned(competition, record, (FOREGROUND,), second, provenance.get("submit"))
 
 
 def _note_submissions(found: Collected, verb: str, notes: list[tuple[str, str]]) -> None:

@@ -220,7 +220,7 @@ def members(ensemble: Ensemble, runs: Sequence[Run], score: float | None) -> dic
         "and the other members give it." + (_adds_text(ensemble, [row["weight"] for row in rows]) if adds else "")
     )
     table = {"rows": rows, "adds": bool(adds), "text": text, "correlation": _correlation(runs)}
-    return table | {"searches": _searches(ensemble.score.get("search"))}
+    return table | {"searches": _searches(ensemble.score.get("search"), ensemble.single)}
 
 
 def _adds_text(ensemble: Ensemble, weights: Sequence[float]) -> str:
@@ -238,7 +238,7 @@ def _adds_text(ensemble: Ensemble, weights: Sequence[float]) -> str:
     return f"{text}. With and without it the {setting} on all samples, so these numbers are not cross-fitted."
 
 
-def _searches(searched: dict[str, Any] | None) -> dict[str, Any] | None:
+def _searches(searched: dict[str, Any] | None, single: bool) -> dict[str, Any] | None:
     """The searches for weights beside one another; None where none was made."""
     if not searched:
         return None
@@ -252,8 +252,11 @@ def _searches(searched: dict[str, Any] | None) -> dict[str, Any] | None:
         }
         for one in searched["found"]
     ]
+    honest = "each fold is scored with the weights that the other folds chose"
+    if single:
+        honest = "there is one fold only, which chose its weights itself, so this is optimistic, too"
     text = (
-        "“Cross-fitted”: each fold is scored with the weights that the other folds chose; “Optimistic”: the weights "
+        f"“Cross-fitted”: {honest}; “Optimistic”: the weights "
         f"shown, on the samples that chose them. Searched {searched['how']}, at the predictions' own scale."
     )
     if searched["nested"] is not None:

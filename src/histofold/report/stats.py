@@ -15,6 +15,9 @@ from histofold.report.data import ID_COLUMNS, Run
 
 DRAWS = 1000
 
+FEW_GROUPS = 3
+"""Groups below which an interval means nothing."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -31,10 +34,14 @@ def estimate(table: pd.DataFrame) -> Estimate:
     scores = table["score"].to_numpy(dtype=float)
     if not len(scores):
         return Estimate(float("nan"), 0)
-    groups = _groups(table)
-    if len(np.unique(groups)) < 3:
+    if not enough_groups(table):
         return Estimate(float(scores.mean()), len(scores))
-    return Estimate(float(scores.mean()), len(scores), *interval(scores, groups, DRAWS))
+    return Estimate(float(scores.mean()), len(scores), *interval(scores, _groups(table), DRAWS))
+
+
+def enough_groups(table: pd.DataFrame) -> bool:
+    """Whether there are groups enough to draw from for an interval of the mean score."""
+    return len(np.unique(_groups(table))) >= FEW_GROUPS
 
 
 def _groups(table: pd.DataFrame) -> NDArray[np.str_]:
