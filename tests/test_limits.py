@@ -105,6 +105,13 @@ def test_limits_are_found_or_given(tmp_path: Path) -> None:
     assert (given.memory, given.disk, given.seconds) == (2_000_000_000, 1_000_000_000, 5400)
 
 
+def test_what_a_process_holds_is_not_missing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "available_memory", lambda: 1_000)
+    assert limits.of(LimitsConfig("auto", "auto", 0), tmp_path).memory == 1_000
+    assert limits.of(LimitsConfig("auto", "auto", 0), tmp_path, held=500).memory == 1_500
+    assert limits.of(LimitsConfig("2G", "auto", 0), tmp_path, held=500).memory == 2_000_000_000, "given: for all of it"
+
+
 def test_kaggle_s_frame(tmp_path: Path) -> None:
     frame = limits.of(LimitsConfig("kaggle", "kaggle", 0), tmp_path)
     assert (frame.memory, frame.disk, frame.seconds, frame.gpu) == (29e9, 20e9, 9 * 3600, 16e9)
@@ -136,3 +143,13 @@ def test_a_plan_that_does_not_fit_is_refused_with_advice(plan: limits.Plan, expe
         plan.check(limits.Limits(8_000_000_000, 1_000_000_000, 3600))
     assert expected in str(error.value)
     assert error.value.exit_code == 1
+
+
+def test_kaggle_s_gpu_is_asked_where_one_was_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = limits.of(LimitsConfig("kaggle", "kaggle", 0), tmp_path)
+    with pytest.raises(ResourceError, match=r"would need GPU memory 20 GB and there is 16 GB; .*predict\.batch"):
+        limits.Plan("predict", 0, 0, 0, gpu=20_000_000_000).check(frame)
+    limits.Plan("predict", 0, 0, 0, gpu=9_000_000_000).check(frame)
+    assert "GPU memory about 9 GB of 16 GB" in capsys.readouterr().out
+    limits.Plan("predict", 0, 0, 0).check(frame)
+    assert "GPU" not in capsys.readouterr().out

@@ -37,6 +37,7 @@ class Plan:
         step: its name.
         peak_memory, disk: bytes; over all processes, and written.
         seconds: wall time.
+        gpu: bytes of GPU memory; 0 where nothing was measured on one.
         advice: what to change when `memory`, `disk` or `time` is short, by that key; there are defaults.
     """
 
@@ -45,6 +46,7 @@ class Plan:
     disk: int
     seconds: float
     advice: dict[str, str] = field(default_factory=dict)
+    gpu: int = 0
 
     def check(self, limits: Limits) -> None:
         """Print the plan beside the limits.
@@ -72,19 +74,27 @@ class Plan:
             ("memory", self.peak_memory, limits.memory),
             ("disk", self.disk, limits.disk),
             ("time", self.seconds, limits.seconds),
+            *([("GPU memory", self.gpu, limits.gpu)] if self.gpu else []),
         ]
 
 
 ADVICE = {
     "memory": "use fewer workers (prepare.workers=1), a smaller tile or a larger scale, or set limits.memory",
     "disk": "free some, move paths.prepared, take a larger prepare.scale or fewer prepare.grids, or set limits.disk",
+    "GPU memory": "take a smaller predict.batch, predict.tile or fewer members",
     "time": "split the work over machines with shard=i/n, take a larger scale, or raise limits.hours",
 }
 """What to change when something is short, unless the plan knows better."""
 
 
-def of(config: LimitsConfig, folder: Path) -> Limits:
-    """The limits that a configuration asks for; `folder` is where the step writes.
+def of(config: LimitsConfig, folder: Path, held: int = 0) -> Limits:
+    """The limits that a configuration asks for.
+
+    Args:
+        config: what is asked for.
+        folder: where the step writes.
+        held: bytes that this process has already and that the step's plan counts, too. What is found as available is
+            without them, so that they would be missing twice; a limit that was given holds for all of the step.
 
     Raises:
         ConfigError: a size that cannot be read.
@@ -94,7 +104,7 @@ def of(config: LimitsConfig, folder: Path) -> Limits:
     kaggle = "kaggle" in (config.memory, config.disk)
     hours = config.hours or (KAGGLE["hours"] if kaggle else 0.0)
     return Limits(
-        available_memory() if memory is None else memory,
+        available_memory() + held if memory is None else memory,
         available_disk(folder) if disk is None else disk,
         hours * 3600 if hours else None,
         int(KAGGLE["gpu"]) if kaggle else None,

@@ -7,6 +7,9 @@ from pathlib import Path
 
 from histofold import slides
 from histofold.competitions.base import Competition, Sample
+from histofold.errors import DataError
+from histofold.inference.batches import CHUNK
+from histofold.inference.planning import SampleSize
 from histofold.inference.predict import Job
 from histofold.inference.sources import ArraySource, SlideSource, Source
 from histofold.slides.reduce import reduce_array
@@ -30,3 +33,17 @@ def job(competition: Competition, sample: Sample, scale: float, folder: Path) ->
     pixels = reduced(sample.height, scale) * reduced(sample.width, scale)
     opener = partial(open_source, competition, sample, scale)
     return Job(sample.sample_id, opener, folder / f"{sample.sample_id}.tif", pixels)
+
+
+def size_of(competition: Competition, sample: Sample) -> SampleSize:
+    """What a plan needs to know of a sample whose size is known; a slide's header is read for it.
+
+    A slide that cannot be opened counts without its reader: it stops no other and is told when its turn comes.
+    """
+    if competition.kind != "slides":
+        return SampleSize(sample.height, sample.width)
+    try:
+        with slides.open(competition.source(sample.sample_id)) as slide:
+            return SampleSize(sample.height, sample.width, True, slide.memory(CHUNK))
+    except (DataError, OSError):
+        return SampleSize(sample.height, sample.width, True)

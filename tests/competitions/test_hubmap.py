@@ -53,6 +53,23 @@ def test_agreement_and_files(hubmap: Path) -> None:
         competition.agreement("three")
 
 
+@pytest.mark.parametrize("masks", ["rle", "polygons"])
+def test_polygons_that_differ_from_the_runs_are_told(hubmap: Path, masks: str) -> None:
+    competition = opened(hubmap, masks=masks)
+    assert [competition.remark(key) for key in ("one", "two", "three")] == [""] * 3, "alike, or nothing to compare"
+    path = hubmap / "train" / "one.json"
+    path.write_text(path.read_text().replace("28", "29"))
+    # A square of 9 × 9 pixels is one of 9 × 10 now.
+    assert opened(hubmap, masks=masks).agreement("one") == pytest.approx(162 / 171)
+    text = opened(hubmap, masks=masks).remark("one")
+    for word in ("one: ", "one.json", "Dice of 0.9474", "at least 0.99", f"masks={masks}"):
+        assert word in text
+    path.write_text("[{}]")
+    text = opened(hubmap, masks=masks).remark("one")
+    assert "one: its polygons were not compared" in text
+    assert "feature 0 is no outline" in text
+
+
 def test_polygons_of_another_slide_are_refused(hubmap: Path) -> None:
     path = hubmap / "train" / "one.json"
     path.write_text(path.read_text().replace("28", "44"))
@@ -127,8 +144,12 @@ def test_truncated_tiff(hubmap: Path, slide: str, share: float) -> None:
     rng = np.random.default_rng(0)
     write_tiff(path, rng.integers(0, 255, (64, 48, 3)).astype(np.uint8), "interleaved" if slide == "one" else "planar")
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    competition = opened(hubmap)
+    sizes = {sample.sample_id: (sample.height, sample.width) for sample in competition.samples()}
+    assert sizes == {"one": (64, 48), "two": (40, 80), "three": (32, 32)} | {slide: (0, 0)}, "the others are listed"
+    assert competition.sample(slide).group == ("101" if slide == "one" else "102")
     with pytest.raises(DataError, match=rf"{slide}\.tiff"):
-        opened(hubmap).samples()
+        competition.mask(slide)
 
 
 def test_unknown_patient(hubmap: Path, table: Any) -> None:

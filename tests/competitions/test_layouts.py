@@ -15,6 +15,8 @@ from histofold.competitions.base import Competition
 from histofold.config import CompetitionConfig
 from histofold.errors import DataError
 from histofold.sample.kidney import write_tiff
+from histofold.tiles.prepare import plan, prepare
+from histofold.tiles.store import Recipe
 
 
 def opened(root: Path, **options: Any) -> Competition:
@@ -52,6 +54,47 @@ def test_kidney_he(tmp_path: Path, png: Any) -> None:
     shutil.rmtree(root / "val" / "gts")
     with pytest.raises(DataError, match="gts: no label images"):
         opened(root, layout="kidney_he").check()
+
+
+def test_kidney_he_groups(tmp_path: Path, png: Any, table: Any) -> None:
+    root = tmp_path / "kidney_he"
+    names = {"train": ("TCGA-B0-5696-01Z-00-DX1_3", "TCGA-B0-5696_7", "plain"), "test": ("kirc_TCGA-CJ-4642_1",)}
+    for part, keys in names.items():
+        for key in keys:
+            png(root / part / "data" / f"{key}.png", RGB)
+            png(root / part / "gts" / f"{key}.png", mask((1, 1)))
+    competition = opened(root, layout="kidney_he")
+    assert split_and_group(competition) == {
+        "train_TCGA-B0-5696-01Z-00-DX1_3": ("train", "TCGA-B0-5696"), "train_TCGA-B0-5696_7": ("train", "TCGA-B0-5696"),
+        "train_plain": ("train", "train_plain"), "test_kirc_TCGA-CJ-4642_1": ("test", "TCGA-CJ-4642"),
+    }  # fmt: skip
+    (note,) = competition.notes()
+    assert "1 of 3 training images have no known group" in note
+    assert "index.csv (columns id, group)" in note
+    ids = [f"{part}_{key}" for part, keys in names.items() for key in keys]
+    table(root / "index.csv", [["id", "group", "type"], *([key, "slide7", "grade 2"] for key in ids)])
+    indexed = opened(root, layout="kidney_he")
+    found = {(sample.split, sample.group, sample.stratum) for sample in indexed.samples()}
+    assert found == {("train", "slide7", "grade 2"), ("test", "slide7", "grade 2")}
+    assert indexed.notes() == []
+    table(root / "index.csv", [["id", "group"], *([key, "slide7"] for key in ids[1:])])
+    with pytest.raises(DataError, match=r"index\.csv: no row for image train_TCGA-B0-5696-01Z-00-DX1_3"):
+        opened(root, layout="kidney_he").samples()
+
+
+def test_a_truncated_tiff_stops_no_other(monuseg: Path) -> None:
+    path = monuseg / "TestData" / "TCGA-2Z-A9J9-01A-01-TS1.tif"
+    path.write_bytes(path.read_bytes()[:-20])
+    competition = opened(monuseg, layout="monuseg")
+    found = [(sample.height, sample.width, sample.group) for sample in competition.samples()]
+    assert found == [(0, 0, "TCGA-2Z-A9J9"), (20, 24, "TCGA-AR-A1AK")]
+    assert competition.labels("TCGA-AR-A1AK-01Z-00-DX1") is not None
+    for read in (competition.image, competition.labels):
+        with pytest.raises(DataError, match=rf"{path.name}: the TIFF is truncated"):
+            read(path.stem)
+    plan(competition, Recipe(), 1)
+    with pytest.raises(DataError, match=rf"{path.name}: the TIFF is truncated.*the other 1 samples are finished"):
+        prepare(competition, Recipe(), monuseg / "store", workers=1)
 
 
 def test_tnbc(tmp_path: Path, png: Any) -> None:

@@ -10,6 +10,7 @@ import pytest
 from histofold import limits
 from histofold.errors import ResourceError
 from histofold.inference import planning
+from histofold.inference.planning import SampleSize
 from histofold.inference.predict import predict_array
 from histofold.inference.stream import Settings
 
@@ -23,16 +24,72 @@ def test_tiles_are_counted_as_they_are_cut(kit: Any, height: int, width: int) ->
     assert counted == sum(shape[0] for shape in network.seen)
 
 
+def slides(*sizes: tuple[int, int], reading: int = 0) -> list[SampleSize]:
+    return [SampleSize(height, width, True, reading) for height, width in sizes]
+
+
 def test_plan_grows_with_the_work(kit: Any) -> None:
     members = [kit.member(kit.WideNet())]
     chosen = Settings(tile=64, batch=4, device="cpu")
-    one = planning.plan([(4000, 3000)], 1.0, members, chosen, sparse=True)
-    two = planning.plan([(4000, 3000)] * 2, 1.0, members, chosen, sparse=True)
-    reduced = planning.plan([(4000, 3000)], 4.0, members, chosen, sparse=True)
+    one = planning.plan(slides((4000, 3000)), 1.0, members, chosen)
+    two = planning.plan(slides((4000, 3000), (4000, 3000)), 1.0, members, chosen)
+    reduced = planning.plan(slides((4000, 3000)), 4.0, members, chosen)
     assert two.disk == 2 * one.disk
     assert one.disk == pytest.approx(16 * reduced.disk, rel=0.01)
     assert two.seconds > one.seconds
     assert one.peak_memory > reduced.peak_memory - (1 << 26)
+
+
+def test_readers_of_slides_and_the_opening_of_images_are_counted(kit: Any) -> None:
+    members = [kit.member(kit.WideNet())]
+    chosen = Settings(tile=64, batch=4, device="cpu")
+    sizes = slides((4000, 3000), (400, 300), reading=1 << 30)
+    more = [planning.held_bytes(one, 1.0, members, chosen) for one in (sizes[0], slides((4000, 3000))[0])]
+    assert more[0] - more[1] == 1 << 30
+    peaks = [planning.plan(given, 1.0, members, chosen).peak_memory for given in (sizes, sizes[:1])]
+    assert peaks[0] == pytest.approx(peaks[1], abs=1 << 26), "one sample is open at a time"
+    # Reduced 8 times it streams in next to nothing, but its file is decoded whole.
+    assert planning.held_bytes(SampleSize(4000, 3000), 8.0, members, chosen) >= 3 * 4000 * 3000
+
+
+def test_the_trial_is_no_larger_than_the_batches_of_the_samples(kit: Any) -> None:
+    def shapes(sizes: list[SampleSize], **more: Any) -> set[tuple[int, ...]]:
+        network = kit.PixelNet()
+        chosen = Settings(**{"tile": 256, "batch": 8, "device": "cpu", **more})
+        planning.plan(sizes, 1.0, [kit.member(network)], chosen)
+        return set(network.seen)
+
+    assert shapes([SampleSize(60, 90)]) == {(1, 3, 64, 96)}
+    assert shapes([SampleSize(60, 90), SampleSize(200, 90)], tta="flips") == {(4, 3, 200, 96)}
+    assert shapes([SampleSize(300, 300), SampleSize(60, 60)]) == {(4, 3, 256, 256)}
+    assert shapes([SampleSize(2000, 2000)]) == {(8, 3, 256, 256)}
+    assert shapes([SampleSize(60, 60)], size=30) == {(1, 3, 240, 240)}, "magnified 4 times at most"
+
+
+def test_small_images_take_less_time_than_full_tiles(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "try_out", lambda members, settings, batch: planning.Trial(1.0, 0))
+    chosen = Settings(tile=256, device="cpu")
+    members = [kit.member(kit.PixelNet())]
+    small, large = SampleSize(64, 64), SampleSize(256, 256)
+    assert planning.plan([small] * 10, 1.0, members, chosen).seconds == pytest.approx(10)
+    assert planning.plan([large], 1.0, members, chosen).seconds == pytest.approx(1)
+    assert planning.plan([large, *[small] * 16], 1.0, members, chosen).seconds == pytest.approx(2)
+
+
+def test_a_peak_of_earlier_work_does_not_count(kit: Any) -> None:
+    done = kit.run_python(
+        "import numpy as np\n"
+        "from histofold.inference import planning\n"
+        "held = np.ones(300 << 20, np.uint8)\n"
+        "high = planning.resident_peak()\n"
+        "del held\n"
+        "planning.forget_peak()\n"
+        "print(high - planning.resident_peak(), planning.resident_peak() - planning.resident())\n"
+    )
+    assert done.returncode == 0, done.stderr
+    given_back, above = map(int, done.stdout.split())
+    assert given_back > 250 << 20
+    assert 0 <= above < 32 << 20
 
 
 def test_streaming_does_not_grow_with_height_and_images_do(kit: Any) -> None:
@@ -46,7 +103,7 @@ def test_streaming_does_not_grow_with_height_and_images_do(kit: Any) -> None:
 
 def test_what_does_not_fit_is_refused_with_advice(kit: Any) -> None:
     members = [kit.member(kit.WideNet())]
-    found = planning.plan([(40_000, 40_000)], 1.0, members, Settings(tile=64, device="cpu"), sparse=True)
+    found = planning.plan(slides((40_000, 40_000)), 1.0, members, Settings(tile=64, device="cpu"))
     with pytest.raises(ResourceError, match=r"predict would need memory .*smaller predict\.tile"):
         found.check(limits.Limits(memory=1000, disk=1 << 50))
     with pytest.raises(ResourceError, match=r"predict would need time .*predict\.tta"):

@@ -67,6 +67,28 @@ def test_a_changed_input_is_predicted_anew(kit: Any, tmp_path: Path) -> None:
     assert predict_samples(changed, [member], None, CHOSEN, "one").made == ()
 
 
+def test_what_is_still_to_do_is_told_before_the_first_is_opened(kit: Any, tmp_path: Path) -> None:
+    member = kit.member(kit.WideNet())
+    jobs = jobs_for(kit, tmp_path, 3)
+    told: list[list[str]] = []
+
+    def tell(todo: Any) -> None:
+        told.append([job.sample_id for job in todo])
+
+    def refuse(todo: Any) -> None:
+        tell(todo)
+        raise ResourceError("too little memory")
+
+    with pytest.raises(ResourceError, match="too little memory"):
+        predict_samples(jobs, [member], None, CHOSEN, "one", refuse)
+    assert list(tmp_path.iterdir()) == []
+    predict_samples(jobs[1:2], [member], None, CHOSEN, "one", tell)
+    predict_samples(jobs, [member], None, CHOSEN, "one", tell)
+    assert told == [["s0", "s1", "s2"], ["s1"], ["s0", "s2"]]
+    predict_samples(jobs, [member], None, CHOSEN, "one", refuse)
+    assert len(told) == 3, "nothing is left to do"
+
+
 def test_a_broken_file_is_made_anew(kit: Any, tmp_path: Path) -> None:
     member = kit.member(kit.WideNet())
     jobs = jobs_for(kit, tmp_path, 1)

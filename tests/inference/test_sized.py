@@ -140,10 +140,13 @@ def test_slides_are_refused_and_not_quietly_left_as_they_are(kit: Any, tmp_path:
 def test_a_size_is_part_of_what_predictions_depend_on_and_of_plans(kit: Any) -> None:
     assert fingerprint_of(["a"], [1.0], SIZED) != fingerprint_of(["a"], [1.0], PLAIN)
     members = [kit.member(Red())]
-    plans = [planning.plan([(500, 500)], 1.0, members, chosen, sparse=False) for chosen in (PLAIN, SIZED)]
+    plans = [planning.plan([planning.SampleSize(500, 500)], 1.0, members, chosen) for chosen in (PLAIN, SIZED)]
     assert plans[1].peak_memory > plans[0].peak_memory + 3 * 15 * 500 * 500, (
         "an image of four times the side has to fit"
     )
+    slide = planning.SampleSize(50_000, 50_000, slide=True)
+    peaks = [planning.plan([slide], 1.0, members, chosen).peak_memory for chosen in (PLAIN, SIZED)]
+    assert peaks[0] == pytest.approx(peaks[1], abs=1 << 26), "it is refused for what it is and not for its memory"
     assert planning.magnified((500, 400), 2.0, SIZED) == (1000, 800)
     with pytest.raises(ConfigError, match=r"predict\.size"):
         replace(PLAIN, size=-1.0)

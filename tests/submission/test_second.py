@@ -15,7 +15,7 @@ import pytest
 
 from histofold import competitions, compose, instances
 from histofold.competitions import images
-from histofold.config import CompetitionConfig
+from histofold.config import CompetitionConfig, SubmitConfig
 from histofold.errors import DataError
 from histofold.evaluation import secondrun
 from histofold.inference.bandfile import BandFile
@@ -102,7 +102,7 @@ def test_submit_report_and_own_images_take_its_objects(world: Any, tmp_path: Pat
             expected = second(images.rgb(image), file.read())
             differ += not np.array_equal(expected, plain(file.read()))
         assert np.array_equal(images.integers(world.submission / "labels" / f"{sample_id}.tif"), expected)
-        assert np.array_equal(labels_of(ensemble, bands, image, path), expected)
+        assert np.array_equal(labels_of(ensemble, bands, image, path, SubmitConfig(False, None, 0, 0)), expected)
         view = View(competition, ensemble.bands, 0.5, ensemble.instances, second=path)
         seen = look(view, Job(sample_id, (bands,), (1.0,), 0, measure=True)).predicted
         assert seen is not None

@@ -21,7 +21,7 @@ from histofold.rle import RunMask
 from histofold.slides.reduce import reduce_array
 from histofold.tiles import arrays, cutting
 from histofold.tiles import prepare as prepare_module
-from histofold.tiles.prepare import PrepareReport, plan, prepare
+from histofold.tiles.prepare import PrepareReport, plan, prepare, work_of
 from histofold.tiles.store import COLUMNS, Recipe, Store
 
 HEIGHT, WIDTH = 500, 640
@@ -467,7 +467,75 @@ def test_the_plan_grows_with_the_work_and_shrinks_with_what_is_done(kidney: Fake
     stored = sum(path.stat().st_size for path in folder.rglob("*.npy"))
     # The estimate knows no tiles that lie flush with the end.
     assert 0.8 * stored < large.disk < 1.2 * stored
-    assert plan(kidney, recipe, 1, folder).disk == 0
+    assert plan(kidney, recipe, 1, work_of(kidney, recipe, folder)).disk == 0
+
+
+def test_a_shard_plans_its_own_part(kidney: FakeSlides, tmp_path: Path) -> None:
+    recipe, folder = Recipe("tiles", 64, 1.0), tmp_path / "store"
+    whole = plan(kidney, recipe, 1, work_of(kidney, recipe, folder))
+    assert whole == plan(kidney, recipe, 1)
+    parts = [work_of(kidney, recipe, folder, (index, 3)) for index in range(3)]
+    assert [work.todo for work in parts] == [["alpha"], ["beta"], ["gamma"]]
+    for work in parts:
+        assert plan(kidney, recipe, 1, work).disk == pytest.approx(whole.disk / 3, rel=0.01)
+        assert plan(kidney, recipe, 1, work).seconds == pytest.approx(whole.seconds / 3)
+
+
+def test_what_is_made_again_is_planned_again(kidney: FakeSlides, tmp_path: Path) -> None:
+    recipe, folder = Recipe("tiles", 64, 1.0), tmp_path / "store"
+    prepare(kidney, recipe, folder, workers=1)
+    whole = plan(kidney, recipe, 1)
+    assert plan(kidney, recipe, 1, work_of(kidney, recipe, folder, force=True)) == whole
+    other = Recipe("tiles", 64, 1.0, ("grid",), 0.3)
+    assert plan(kidney, other, 1, work_of(kidney, other, folder)).disk == plan(kidney, other, 1).disk > 0
+    add_slide(kidney.folder, "beta", *paint(9))
+    work = work_of(kidney, recipe, folder)
+    assert (work.todo, work.states["beta"]) == (["beta"], "inputs")
+    assert plan(kidney, recipe, 1, work).disk == pytest.approx(whole.disk / 3, rel=0.01)
+    (folder / "masks" / "gamma.npy").unlink()
+    assert work_of(kidney, recipe, folder).todo == ["beta", "gamma"]
+    assert prepare(kidney, recipe, folder, 1, work=work_of(kidney, recipe, folder)).made == 2
+
+
+def test_a_slide_that_cannot_be_opened_stops_neither_plan_nor_states(
+    kidney: FakeSlides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, folder = Recipe("tiles", 64, 1.0), tmp_path / "store"
+    prepare(kidney, recipe, folder, workers=1)
+    path, mask = kidney.source("beta"), FakeSlides.mask
+    path.write_bytes(path.read_bytes()[:-100])
+
+    def strict(self: FakeSlides, sample_id: str) -> RunMask | None:
+        # As the runs of a competition, which are as large as the slide's header says.
+        with slides.open(self.source(sample_id)):
+            return mask(self, sample_id)
+
+    monkeypatch.setattr(FakeSlides, "mask", strict)
+    monkeypatch.setattr(FakeSlides, "_size", lambda self, key: (0, 0) if key == "beta" else (HEIGHT, WIDTH))
+    work = work_of(kidney, recipe, folder)
+    assert work.states == {"alpha": "true", "beta": "broken", "gamma": "true"}
+    alone = plan(kidney, recipe, 1, work)
+    assert (alone.disk, alone.seconds) == (0, 0)
+    assert alone.peak_memory > 0
+    assert plan(kidney, recipe, 1).disk > 0
+    with pytest.raises(DataError, match=r"beta.tiff: the TIFF is truncated.*other 2 samples are finished"):
+        prepare(kidney, recipe, folder, workers=1)
+    assert prepare(kidney, recipe, folder, workers=1, shard=(0, 2)).others == 1, "the part without it is finished"
+
+
+def test_remarks_about_what_was_made_are_in_the_report(
+    kidney: FakeSlides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, folder = Recipe("tiles", 64, 2.0), tmp_path / "store"
+    odd = {"alpha": "alpha is odd", "gamma": "gamma, too"}
+    monkeypatch.setattr(FakeSlides, "remark", lambda self, key: odd.get(key, ""), raising=False)
+    text = str(prepare(kidney, recipe, folder, workers=1))
+    assert text.splitlines()[1:] == ["note: alpha is odd", "note: gamma, too"]
+    assert prepare(kidney, recipe, folder, workers=1).remarks == [], "they are kept"
+    (kidney.folder / "beta.npy").unlink()
+    kidney._size = lambda sample_id: (HEIGHT, WIDTH)  # type: ignore[method-assign]
+    with pytest.raises(DataError, match=r"without truth.*; note: alpha is odd; note: gamma, too"):
+        prepare(kidney, recipe, folder, workers=1, force=True)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

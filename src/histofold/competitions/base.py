@@ -27,7 +27,8 @@ class Sample:
     Attributes:
         sample_id: its name, unique in the competition and usable as a file name.
         split: `train`, `test`, or the name of an official split such as `testA`.
-        height, width: in pixels of the full-size image, read from the file and never from a table.
+        height, width: in pixels of the full-size image, read from the file and never from a table; both are 0 where the
+            file cannot be read, so that one broken file does not stop the listing: it is told when its turn comes.
         group: samples of one group share a fold, because one would give the other away (patient, field, organ).
         stratum: folds get equal shares of every stratum (image type, grade, stain).
     """
@@ -134,9 +135,29 @@ class Competition(ABC):
     def samples(self) -> list[Sample]:
         """Every sample of every split, sorted by id; the first call may take a while, later ones are free.
 
+        A file that is there and cannot be read is listed with a size of 0, see `Sample`.
+
         Raises:
-            DataError: a file is missing, broken, or does not fit the others.
+            DataError: a file is missing or does not fit the others, or one is broken whose pixels tell its group.
         """
+
+    def notes(self) -> list[str]:
+        """What a person should know of the samples before folds are made of them, a line each.
+
+        Raises:
+            DataError: as `samples`.
+        """
+        return []
+
+    def remark(self, sample_id: str) -> str:
+        """What is odd about the truth of one sample and yet no error; empty where nothing is.
+
+        Asked when a sample is prepared, and not when it is kept: it may take a second.
+
+        Raises:
+            DataError: the sample's file is broken.
+        """
+        return ""
 
     @abstractmethod
     def source(self, sample_id: str) -> Path:

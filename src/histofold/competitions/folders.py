@@ -142,8 +142,23 @@ class Folders(Competition):
         ]
 
     def samples(self) -> list[Sample]:
-        """Images of all splits; without a known group each image is its own."""
+        """Images of all splits; without a known group each image is its own.
+
+        With `derive` the pixels tell groups and types, so there a broken image is an error at once.
+        """
         return self._samples
+
+    def notes(self) -> list[str]:
+        """How many training images have no known group, as parts of one slide may then be in different folds."""
+        train = [item for item in self._items.values() if item.split == "train"]
+        alone = [item for item in train if not item.group]
+        if not alone or self.settings["derive"]:
+            return []
+        return [
+            f"{self.root}: {len(alone)} of {len(train)} training images have no known group, so each is its own: parts "
+            "of one slide or patient may be in different folds, and scores are then too good; where there are such, "
+            f"name the groups in {self.settings['index']} (columns id, group), delete folds.csv and prepare again"
+        ]
 
     def source(self, sample_id: str) -> Path:
         """The image file."""
@@ -206,8 +221,8 @@ class Folders(Competition):
 
 
 def _size(item: Item) -> tuple[int, int]:
-    """(height, width) of an item as it is used, enlarged."""
-    height, width = images.size(item.image)
+    """(height, width) of an item as it is used, enlarged; 0 where the file cannot be read."""
+    height, width = images.size_or_zero(item.image)
     return height * item.zoom, width * item.zoom
 
 

@@ -51,6 +51,17 @@ def size(path: Path) -> tuple[int, int]:
         return image.height, image.width
 
 
+def size_or_zero(path: Path) -> tuple[int, int]:
+    """As `size`, and (0, 0) for a file that cannot be read, for listings that one broken file shall not stop.
+
+    Whoever then reads the file gets the error, at the turn of that sample.
+    """
+    try:
+        return size(path)
+    except (DataError, OSError):
+        return 0, 0
+
+
 def enlarged(image: NDArray[np.uint8], zoom: int) -> NDArray[np.uint8]:
     """Pixels (H·zoom, W·zoom, 3), interpolated linearly."""
     if zoom == 1:

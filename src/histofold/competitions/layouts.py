@@ -3,7 +3,8 @@
 | layout | what is expected in the folder |
 |---|---|
 | `custom` | images/ and labels/ (instances) or masks/ (binary), optional index.csv (id, type, group, split) |
-| `kidney_he` | Irshad 2015 as Kidney-SegNet keeps it: train/, val/, test/, each with data/ and gts/ (binary) |
+| `kidney_he` | Irshad 2015 as Kidney-SegNet keeps it: train/, val/, test/, each with data/ and gts/ (binary), |
+| | and an optional index.csv (id such as train_NAME, group, type) |
 | `tnbc` | Naylor 2018: Slide_01/01_1.png and GT_01/01_1.png (binary); one slide is one patient |
 | `monuseg` | Tissue Images/<id>.tif and Annotations/<id>.xml, or both in one folder; "Test" in a folder name is test |
 | | or, without any XML, images/<id>.png and labels/<id>.png (or masks/), also below train/ and test/ |
@@ -70,15 +71,23 @@ def nuclei_590(root: Path, settings: Mapping[str, Any]) -> list[Item]:
 
 
 def kidney_he(root: Path, settings: Mapping[str, Any]) -> list[Item]:
-    """train/, val/ and test/ with data/ and gts/; val joins train, since folds do what it was for."""
+    """train/, val/ and test/ with data/ and gts/; val joins train, since folds do what it was for.
+
+    The crops were cut from whole slides of TCGA, several from each. index.csv says which belong together; without it a
+    file name with a TCGA barcode tells the patient. How the release names its files is not known to us, so where
+    neither helps a crop is its own group, of which `prepare` tells.
+    """
     items = []
     for part, split in (("train", "train"), ("val", "train"), ("test", "test")):
         if not (root / part).is_dir():
             continue
         pictures, truths = _pictures(root / part, "data"), images.listed(root / part / "gts")
         _same_ids(root / part, "gts", pictures, truths)
-        items += [Item(f"{part}_{key}", split, path, truths[key], "components") for key, path in pictures.items()]
-    return _found(items, root, "train/data and train/gts")
+        items += [
+            Item(f"{part}_{key}", split, path, truths[key], "components", group=_barcode(key))
+            for key, path in pictures.items()
+        ]
+    return _indexed(_found(items, root, "train/data and train/gts"), root / str(settings["index"]), settings)
 
 
 def tnbc(root: Path, settings: Mapping[str, Any]) -> list[Item]:
@@ -127,6 +136,12 @@ def _monuseg_labels(root: Path, settings: Mapping[str, Any]) -> list[Item]:
 
 def _named_test(folder: Path, root: Path) -> str:
     return "test" if "test" in str(folder.relative_to(root)).lower() else "train"
+
+
+def _barcode(name: str) -> str | None:
+    """The patient of a TCGA barcode anywhere in a name: TCGA, 2 characters of the hospital, 4 of the patient."""
+    found = re.search(r"TCGA-[A-Z0-9]{2}-[A-Z0-9]{4}(?![A-Z0-9])", name)
+    return found[0] if found else None
 
 
 def _patient(name: str) -> str:

@@ -28,6 +28,8 @@ def read(path: Path) -> list[list[Ring]]:
     """
     content = files.read_json(path)
     features = content.get("features", []) if isinstance(content, dict) else content
+    if not isinstance(features, list):
+        raise DataError(f"{path}: no list of outlines but {type(features).__name__}; expected GeoJSON")
     polygons: list[list[Ring]] = []
     for number, feature in enumerate(features):
         try:

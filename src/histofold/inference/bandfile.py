@@ -259,14 +259,19 @@ class BandFile:
         Raises:
             DataError: it has no such band.
         """
-        return self._read(self._index(name) + 1, None)
+        return self._read(self.index(name) + 1, None)
 
     def read(self) -> dict[str, NDArray[np.float32]]:
         """Values of all bands: float32 (H, W) by name."""
         codes = self._read(None, None)
         return {band.name: dequantise(codes[index], band) for index, band in enumerate(self.bands)}
 
-    def _index(self, name: str) -> int:
+    def index(self, name: str) -> int:
+        """Number of a band, 0 for the first.
+
+        Raises:
+            DataError: it has no such band.
+        """
         names = [band.name for band in self.bands]
         if name not in names:
             raise DataError(f"{self.path}: has no band {name!r}; found {', '.join(names)}")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +25,12 @@ TISSUE = 0.6
 """Share of a slide's tiles that are expected to hold tissue, where background is skipped."""
 COMPRESSED = 0.5
 """Bytes on disk for a pixel of a band: maps of probability are mostly flat."""
+OPENING = 12
+"""Bytes for a full-size pixel of an image while its file is decoded: the decoder's own copies and ours."""
+LOADED = 128 << 20
+"""What the first sample brings in beside its pixels: compiled functions, handles, and what the allocator keeps."""
+MEASURING = 16
+"""Bytes for a magnified pixel of an image while its instances are decoded to be measured, beside its bands."""
 DECODED_PER_SECOND = 200e6
 """Bytes of pixels of a compressed slide that are decoded and reduced in a second; reading runs beside the networks."""
 
@@ -31,46 +39,80 @@ ADVICE = {
     "disk": "free some, move paths.submissions, or set limits.disk",
     "time": "split the work with shard=i/n, take fewer views (predict.tta), a larger predict.step or fewer members",
 }
+ADVICE_SIZE = (
+    f"cut large images into parts, as predict.size magnifies those with small instances up to {sized.LARGEST:g} times, "
+    "or set limits.memory where you know better"
+)
+
+
+@dataclass(frozen=True)
+class SampleSize:
+    """What is known of a sample before it is predicted.
+
+    Attributes:
+        height, width: full-size pixels.
+        slide: whether it is read by window and never held whole; only then background may be skipped.
+        reading: bytes that its reader needs (`Slide.memory`).
+    """
+
+    height: int
+    width: int
+    slide: bool = False
+    reading: int = 0
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One batch, tried out: seconds for a tile through all members and views, and the resident memory at its peak."""
+    """One batch, tried out: seconds for a tile through all members and views; resident and GPU memory at their peaks."""
 
     seconds: float
     peak: int
+    gpu: int = 0
 
 
-def plan(
-    sizes: Sequence[tuple[int, int]],
-    scale: float,
-    members: Sequence[Member],
-    settings: Settings,
-    sparse: bool,
-    reading: int = 0,
-) -> limits.Plan:
-    """Estimate memory, disk and time.
+@dataclass(frozen=True)
+class Tiling:
+    """The tiles of one sample: how many, and the sides that the networks see, which small images keep small."""
+
+    count: int
+    height: int
+    width: int
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all tiles."""
+        return self.count * self.height * self.width
+
+
+def plan(samples: Sequence[SampleSize], scale: float, members: Sequence[Member], settings: Settings) -> limits.Plan:
+    """Estimate memory, disk and time; the memory is that of the whole process, with what it holds already.
 
     Args:
-        sizes: (height, width) of the samples that are still to do, at full size.
+        samples: what is still to do, at least one.
         scale: reduction ≥ 1 that they are predicted at.
         members: as they will be used.
         settings: as they will be used.
-        sparse: whether these are slides, of which background may be skipped.
-        reading: bytes that the reader of the largest slide needs (`Slide.memory`).
+
+    Raises:
+        ConfigError: settings and members do not fit.
+        DataError: the members share no band.
+        ResourceError: the GPU's memory does not suffice for a batch.
     """
-    reduced_sizes = [(reduced(height, scale), reduced(width, scale)) for height, width in sizes]
-    looked = [magnified(size, sized.EXPECTED, settings) for size in reduced_sizes]
-    largest = [magnified(size, sized.LARGEST, settings) for size in reduced_sizes]
-    bands = len(stream.output_bands(members, settings))
-    share = TISSUE if sparse and settings.skip_background else 1.0
-    trial = try_out(members, settings)
-    tiles = sum(tile_count(size, members, settings) for size in looked)
-    pixels = sum(height * width for height, width in sizes)
-    held = max((streaming_bytes(size, members, settings, whole=not sparse) for size in largest), default=0)
-    seconds = max(tiles * share * trial.seconds, 3 * pixels / DECODED_PER_SECOND if sparse else 0.0)
-    disk = COMPRESSED * bands * sum(height * width for height, width in reduced_sizes)
-    return limits.Plan("predict", trial.peak + held + reading, int(disk), seconds, dict(ADVICE))
+    # Images that are smaller than a tile, or have few, make smaller batches: the trial is no larger than theirs.
+    batch = max((_batch(one, scale, members, settings) for one in samples), key=lambda tiles: tiles.pixels)
+    trial = try_out(members, settings, batch)
+    held = max(held_bytes(one, scale, members, settings) for one in samples)
+    per_pixel = trial.seconds / (batch.height * batch.width)
+    seconds = sum(_seconds(one, scale, members, settings, per_pixel) for one in samples)
+    pixels = sum(height * width for height, width in (small(one, scale) for one in samples))
+    disk = COMPRESSED * len(stream.output_bands(members, settings)) * pixels
+    advice = {**ADVICE, "memory": ADVICE_SIZE} if settings.size else dict(ADVICE)
+    return limits.Plan("predict", trial.peak + LOADED + held, int(disk), seconds, advice, trial.gpu)
+
+
+def small(sample: SampleSize, scale: float) -> tuple[int, int]:
+    """(height, width) of a sample at the scale that it is predicted at."""
+    return reduced(sample.height, scale), reduced(sample.width, scale)
 
 
 def magnified(size: tuple[int, int], zoom: float, settings: Settings) -> tuple[int, int]:
@@ -78,28 +120,87 @@ def magnified(size: tuple[int, int], zoom: float, settings: Settings) -> tuple[i
     return (round(size[0] * zoom), round(size[1] * zoom)) if settings.size else size
 
 
-def try_out(members: Sequence[Member], settings: Settings) -> Trial:
-    """Send one batch of noise through all members and views, twice; the second time counts."""
+def _seen(sample: SampleSize, scale: float, zoom: float, settings: Settings) -> tuple[int, int]:
+    """(height, width) of a sample as the networks see it; slides are never magnified, but refused at their turn."""
+    return small(sample, scale) if sample.slide else magnified(small(sample, scale), zoom, settings)
+
+
+def _batch(sample: SampleSize, scale: float, members: Sequence[Member], settings: Settings) -> Tiling:
+    """The largest batch that a sample gives rise to."""
+    tiles = tiling(_seen(sample, scale, sized.LARGEST, settings), members, settings)
+    return replace(tiles, count=min(tiles.count, tiles_at_once(settings)))
+
+
+def held_bytes(sample: SampleSize, scale: float, members: Sequence[Member], settings: Settings) -> int:
+    """The most memory that a sample needs beside the networks: while it is opened, or while it is predicted."""
+    seen = _seen(sample, scale, sized.LARGEST, settings)
+    streaming = streaming_bytes(seen, members, settings, whole=not sample.slide)
+    if settings.size and not sample.slide:
+        # All rows together, as codes twice (once while they are joined) and as float32, and the decoder.
+        bands = len(stream.output_bands(members, settings))
+        streaming += (6 * bands + MEASURING) * seen[0] * seen[1]
+    opening = 0 if sample.slide else OPENING * sample.height * sample.width
+    return max(opening, streaming + sample.reading)
+
+
+def _seconds(
+    sample: SampleSize, scale: float, members: Sequence[Member], settings: Settings, per_pixel: float
+) -> float:
+    """Seconds of a sample, from those of a pixel of a tile."""
+    seen = tiling(_seen(sample, scale, sized.EXPECTED, settings), members, settings)
+    if not sample.slide:
+        return seen.pixels * per_pixel
+    share = TISSUE if settings.skip_background else 1.0
+    return max(share * seen.pixels * per_pixel, 3 * sample.height * sample.width / DECODED_PER_SECOND)
+
+
+def try_out(members: Sequence[Member], settings: Settings, batch: Tiling | None = None) -> Trial:
+    """Send one batch of noise through all members and views, twice; the second time counts.
+
+    Args:
+        members, settings: as they will be used.
+        batch: its tiles; by default as many as `settings.batch` allows, of full size.
+
+    Raises:
+        ConfigError: settings and members do not fit.
+        ResourceError: the GPU's memory does not suffice.
+    """
     predictor = stream.Predictor(members, None, settings)
-    tile = settings.tile_for(members)
-    size = max(1, settings.batch // len(predictor.views))
-    pixels = torch.randint(0, 256, (size, 3, tile, tile), dtype=torch.uint8)
-    batch = TileBatch(((0, 0),) * size, (pixels,) * len(predictor.looks))
+    if batch is None:
+        tile = settings.tile_for(members)
+        batch = Tiling(tiles_at_once(settings), tile, tile)
+    pixels = torch.randint(0, 256, (batch.count, 3, batch.height, batch.width), dtype=torch.uint8)
+    tiles = TileBatch(((0, 0),) * batch.count, (pixels,) * len(predictor.looks))
+    device = settings.torch_device()
+    forget_peak()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     with predictor.ready():
-        predictor.predict(batch)
+        predictor.predict(tiles)
         start = time.perf_counter()
         # Moving the result to the CPU waits for a GPU to be done.
-        predictor.predict(batch).cpu()
+        predictor.predict(tiles).cpu()
         seconds = time.perf_counter() - start
-    return Trial(seconds / size, resident_peak())
+    gpu = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else 0
+    return Trial(seconds / batch.count, resident_peak(), gpu)
 
 
-def tile_count(size: tuple[int, int], members: Sequence[Member], settings: Settings) -> int:
+def tiles_at_once(settings: Settings) -> int:
+    """Tiles of a batch; their views go through the networks together."""
+    return max(1, settings.batch // len(tta.views(settings.tta)))
+
+
+def tiling(size: tuple[int, int], members: Sequence[Member], settings: Settings) -> Tiling:
     """Tiles of a sample of (height, width) at the scale that it is predicted at."""
     tile = settings.tile_for(members)
     step, divisor = settings.step_for(tile), divisor_of(members)
-    rows, columns = (axis(length, tile, step, settings.margin, settings.window, divisor).starts for length in size)
-    return len(rows) * len(columns)
+    rows, columns = (axis(length, tile, step, settings.margin, settings.window, divisor) for length in size)
+    return Tiling(len(rows.starts) * len(columns.starts), rows.tile, columns.tile)
+
+
+def tile_count(size: tuple[int, int], members: Sequence[Member], settings: Settings) -> int:
+    """How many tiles a sample of (height, width) has at the scale that it is predicted at."""
+    return tiling(size, members, settings).count
 
 
 def streaming_bytes(size: tuple[int, int], members: Sequence[Member], settings: Settings, whole: bool) -> int:
@@ -114,7 +215,7 @@ def streaming_bytes(size: tuple[int, int], members: Sequence[Member], settings: 
     versions = len({member.preprocess.enhancement for member in members})
     held, overlap = min(tile, height), max(0, min(tile, height) - step)
     layers = versions if whole else 1
-    tiles = max(1, settings.batch // len(tta.views(settings.tta)))
+    tiles = tiles_at_once(settings)
     parts = {
         # Rows of pixels under a row of tiles, what of them is shifted to the next one, and the chunks that come in.
         "pixels": 3 * layers * width * (held + overlap + 2 * CHUNK),
@@ -127,13 +228,35 @@ def streaming_bytes(size: tuple[int, int], members: Sequence[Member], settings: 
     return sum(parts.values())
 
 
-def resident_peak() -> int:
-    """The most resident memory that this process has had so far, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        lines = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        if lines:
-            return int(lines[0].split()[1]) * 1024
-    import resource
+def resident() -> int:
+    """The resident memory of this process, in bytes."""
+    return _status("VmRSS") or resident_peak()
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+def resident_peak() -> int:
+    """The most resident memory that this process has had, in bytes: ever, or since `forget_peak` where that worked."""
+    peak = _status("VmHWM")
+    if peak:
+        return peak
+    import resource  # not on Windows
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # macOS counts in bytes, others in kilobytes
+
+
+def forget_peak() -> None:
+    """Let `resident_peak` begin anew, so that it does not tell of what was given back long ago.
+
+    Only Linux can. Elsewhere the peak of the whole process counts, which is never too little.
+    """
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _status(name: str) -> int:
+    """A size that Linux tells of this process, in bytes; 0 where it does not."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)

@@ -131,12 +131,21 @@ def predict_samples(
     weights: Sequence[float] | None,
     settings: Settings,
     fingerprint: str = "",
+    before: Callable[[Sequence[Job]], object] | None = None,
 ) -> Outcome:
     """Predict many samples, with a progress bar in megapixels.
 
     A whole file of the same fingerprint is kept, so that a run that broke off goes on with the first unfinished
     sample. A sample that cannot be read does not stop the others; it is in `failures`. Trouble that would meet
     every sample alike (settings, memory, a full disk) is raised at once.
+
+    Args:
+        jobs: the samples.
+        members: networks, each a module of its own.
+        weights: of the members; None means equal.
+        settings: tiles, views, device.
+        fingerprint: of what predictions depend on, beside the stamp of each job.
+        before: told what is still to do, where there is anything, before the first is opened; to refuse, it raises.
     """
     made: list[str] = []
     failures: dict[str, Exception] = {}
@@ -144,6 +153,8 @@ def predict_samples(
     done = {job.out for job in jobs if is_done(job.out, fingerprint + job.stamp)}
     kept = [job.sample_id for job in jobs if job.out in done]
     todo = [job for job in jobs if job.out not in done]
+    if todo and before is not None:
+        before(todo)
     meter: tqdm[Any] = bar(total=sum(job.pixels for job in todo), text="predict", unit="px")
     meter.unit_scale = True  # megapixels
     with meter as progress:

@@ -99,8 +99,10 @@ def _shapes(competition: Competition, ids: Sequence[str], folds: Path | None) ->
         table = pd.read_csv(folds, dtype={"sample_id": str}).set_index("sample_id")
         if set(ids) <= set(table.index):
             sizes = table.loc[list(ids), ["height", "width"]].to_numpy(int)
-            return {name: (int(height), int(width)) for name, (height, width) in zip(ids, sizes, strict=True)}
-    samples = {sample.sample_id: sample for sample in competition.samples()}
+            # 0 stands for a file that could not be read when the folds were made.
+            if (sizes > 0).all():
+                return {name: (int(height), int(width)) for name, (height, width) in zip(ids, sizes, strict=True)}
+    samples = {sample.sample_id: sample for sample in competition.samples() if sample.height * sample.width}
     return {name: (samples[name].height, samples[name].width) for name in ids if name in samples}
 
 

@@ -33,7 +33,7 @@ class Manifest:
         name: of the ensemble.
         competition: name, adapter, slug and options, as in configs/competition/.
         predict: `histofold.inference.settings.Settings` as a dict.
-        min_area, max_hole: of masks, in full-size pixels.
+        min_area, max_hole: full-size pixels; smaller objects are dropped, holes up to that size filled.
         hours: wall time that the notebook may take.
         wheels: names of the distributions that are installed from wheels/ where the image has none.
     """

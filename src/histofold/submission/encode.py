@@ -16,6 +16,7 @@ from histofold import rle
 from histofold.competitions.base import Competition, Sample
 from histofold.files import atomic
 from histofold.inference.bandfile import BandFile
+from histofold.instances.cleanup import fill_holes, renumber
 from histofold.instances.secondlevel import decode
 from histofold.upsample import full_size
 
@@ -31,7 +32,7 @@ class EncodeTask:
         path: its band file.
         labels: the label image to write (its GeoJSON goes to the folder geojson/ beside its own), None for slides.
         threshold, instances: of the ensemble; one of them is None.
-        min_area, max_hole: of masks, in full-size pixels.
+        min_area, max_hole: full-size pixels; smaller objects are dropped, holes up to that size filled.
         scored: whether the truth is asked for; a notebook on Kaggle has none.
         second: file of the second level that takes the decoder's place, where there is one.
     """
@@ -71,6 +72,7 @@ def _encode_instances(task: EncodeTask) -> Encoded:
     with BandFile(task.path) as file:
         labels = decode(file.read(), task.instances, task.second, image, file.scale)
         labels = full_size(labels, file.scale, task.sample.height, task.sample.width)
+    labels = cleaned(labels, task.min_area, task.max_hole)
     _keep(task, labels)
     dialect = task.competition.csv.dialect if task.competition.csv else "columns"
     texts = tuple(rle.encode_labels(labels, dialect).values()) or ("",)
@@ -98,22 +100,43 @@ def _keep(task: EncodeTask, labels: NDArray[Any]) -> None:
 def _encode_mask(task: EncodeTask) -> Encoded:
     assert task.threshold is not None
     sample, competition = task.sample, task.competition
+    dialect = competition.csv.dialect if competition.csv else "columns"
     with BandFile(task.path) as file:
-        dialect = competition.csv.dialect if competition.csv else "columns"
-        band = [band.name for band in file.bands].index("foreground")
-        text = rle.encode_upsampled(
-            _rows(file, band),
-            file.scale,
-            sample.height,
-            sample.width,
-            task.threshold,
-            dialect,
-            task.min_area,
-            task.max_hole,
-        )
+        size = (sample.height, sample.width)
+        text = mask_text(file, task.threshold, size, dialect, task.min_area, task.max_hole)
     if task.labels is not None:
-        _keep(task, rle.decode(text, (sample.height, sample.width), dialect))
+        _keep(task, rle.decode(text, size, dialect))
     return Encoded((text,), _mask_scores(task, text) if task.scored else None)
+
+
+def mask_text(
+    file: BandFile, threshold: float, size: tuple[int, int], dialect: str, min_area: int, max_hole: int
+) -> str:
+    """The mask of a band file at full size (height, width) as a run-length text.
+
+    Args:
+        file: open; its band `foreground` counts.
+        threshold: 0..1, from which on it is foreground.
+        size: full-size (height, width).
+        dialect: of the text.
+        min_area, max_hole: pixels; smaller objects are dropped, then holes up to that size filled; 0 leaves all.
+
+    Raises:
+        DataError: it has no foreground, or is broken.
+    """
+    band = file.index("foreground")
+    return rle.encode_upsampled(_rows(file, band), file.scale, *size, threshold, dialect, min_area, max_hole)
+
+
+def cleaned(labels: NDArray[Any], min_area: int, max_hole: int) -> NDArray[Any]:
+    """Instances (H, W) without those of fewer than `min_area` pixels, then with holes up to `max_hole` pixels filled.
+
+    As of masks: what was dropped belongs to the hole that it was in. Only holes inside of a single instance are filled.
+    Numbers become consecutive where instances may be dropped; 0 and 0 leave labels as they are.
+    """
+    if min_area > 1:
+        labels = renumber(labels, min_area)
+    return fill_holes(labels, max_hole) if max_hole > 0 else labels
 
 
 def _rows(file: BandFile, band: int) -> Iterator[NDArray[np.uint8]]:

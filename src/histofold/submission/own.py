@@ -2,57 +2,85 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from histofold import rle, slides
 from histofold.competitions import images
+from histofold.config import SubmitConfig
 from histofold.errors import DataError
-from histofold.files import atomic
+from histofold.files import atomic, digest
+from histofold.inference import planning
 from histofold.inference.bandfile import BandFile
+from histofold.inference.batches import CHUNK
 from histofold.inference.ensemble import Ensemble
+from histofold.inference.planning import SampleSize
 from histofold.inference.predict import Job, fingerprint_of, predict_samples
 from histofold.inference.sources import ArraySource, SlideSource, Source
 from histofold.instances.secondlevel import decode
+from histofold.limits import Plan
 from histofold.report.overlay import outlines
 from histofold.slides.reduce import reduce_array
-from histofold.submission.encode import ROWS, write_labels
+from histofold.submission.encode import cleaned, mask_text, write_labels
 from histofold.submission.geojson import write_geojson
-from histofold.submission.place import Submission
+from histofold.submission.place import Submission, part_of
+from histofold.tiles.grid import reduced
+from histofold.tiles.tissue import PIXEL, tissue_mask
 from histofold.upsample import full_size
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".svs", ".ndpi", ".mrxs", ".scn", ".vms")
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
+"""Endings of what is always read whole."""
+ENDINGS = (*PICTURES, ".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".vms")
 LARGE = 50_000_000
 """Pixels above which a TIFF is read as a slide, band by band, and gets no full-size overlay."""
+MASK_BYTES, INSTANCE_BYTES, OVERLAY_BYTES = 10, 32, 10
+"""Memory for a full-size pixel of an image while its labels and GeoJSON are made, and its overlay where it is whole."""
+LABELS_WRITTEN, OVERLAY_WRITTEN = 0.4, 2.0
+"""Bytes on disk for a full-size pixel of labels and GeoJSON, and of an overlay; labels are flat and photographs not."""
+ADVICE = "cut the largest images into parts, as the labels of an image are held whole, or set limits.memory"
+"""What to change when the memory for labels is short."""
+STAINED = 0.005
+"""Share of a slide that has to show colour for tiles without colour to count as glass; a scale bar does not."""
 
 
 def predict_folder(submission: Submission, folder: Path) -> str:
     """Write band files, label TIFFs, GeoJSON and overlays for every image of a folder; gives a line that says where.
 
     Raises:
+        ConfigError: a setting is out of range.
         DataError: no image there, or some could not be read (the others are done).
+        ResourceError: memory, disk or time would not suffice for what is still to do; nothing was written.
     """
-    paths = find_images(folder)
+    paths = part_of(find_images(folder), submission.workspace.shard())
     place = submission.folder / "images" / folder.resolve().name
     config = submission.workspace.config
     settings = submission.predictor()
     members, weights = submission.ensemble.load_members(config.path("oof"), settings.torch_device())
     scale = members[0].spec.scale if members[0].spec else 1.0
-    bands = place / "predictions"
-    jobs = [
-        Job(path.stem, partial(open_image, path, scale), bands / f"{path.stem}.tif", _pixels(path, scale))
-        for path in paths
-    ]
+    jobs = [own_job(path, scale, settings.skip_background, place / "predictions") for path in paths]
+    by_name = {path.stem: path for path in paths}
+
+    def check_room(todo: Sequence[Job]) -> None:
+        sizes = sizes_of(by_name[job.sample_id] for job in todo)
+        if sizes:
+            plan = planning.plan(sizes, scale, members, settings)
+            submission.require_room(with_labels(plan, sizes, submission.ensemble.instances is not None))
+
     hashes = [item.sha256 for item in submission.ensemble.checkpoints]
     second = submission.ensemble.second_path(config.path("oof"))
-    outcome = predict_samples(jobs, members, weights, settings, fingerprint_of(hashes, weights, settings))
+    fingerprint = fingerprint_of(hashes, weights, settings)
+    outcome = predict_samples(jobs, members, weights, settings, fingerprint, check_room)
     for path in paths:
         if path.stem not in outcome.failures:
-            finish(submission.ensemble, path, place, second)
+            finish(submission.ensemble, path, place, config.submit, second)
     outcome.check()
     return f"{place}: {len(paths)} images, as predictions/ (bands), labels/, geojson/ (for QuPath) and overlays/"
 
@@ -75,35 +103,113 @@ def find_images(folder: Path) -> list[Path]:
     return paths
 
 
-def open_image(path: Path, scale: float) -> Source:
-    """Open one image, small ones in memory and large TIFFs as slides.
+def own_job(path: Path, scale: float, skip_background: bool, folder: Path) -> Job:
+    """An image as a job of the predictor, stamped with the file that it is, as names may mean another one tomorrow."""
+    status = path.stat()
+    stamp = digest([str(path.resolve()), status.st_size, status.st_mtime_ns])
+    # A guess for the progress bar, as the image was not read yet.
+    pixels = max(1, int(status.st_size / scale**2))
+    return Job(path.stem, partial(open_image, path, scale, skip_background), folder / f"{path.stem}.tif", pixels, stamp)
+
+
+def open_image(path: Path, scale: float, skip_background: bool = True) -> Source:
+    """Open one image, small ones in memory and large ones as slides.
+
+    Args:
+        path: the image.
+        scale: reduction ≥ 1.
+        skip_background: whether tiles of a slide without colour would be left out; not done, and said so, where hardly
+            any has colour, as in fluorescence: nothing at all would be predicted.
 
     Raises:
         DataError: it cannot be read.
     """
     if is_slide(path):
-        return SlideSource(slides.open(path), scale)
-    image = images.rgb(path)
+        slide = slides.open(path)
+        sparse = skip_background and is_stained(slide)
+        if skip_background and not sparse:
+            share = f"less than {100 * STAINED:g} % of it shows colour (grey, fluorescence?)"
+            tqdm.write(f"{path}: {share}, so no tile is skipped as background", sys.stderr)
+        return SlideSource(slide, scale, sparse)
+    image = whole_image(path)
     small = image if scale == 1 else reduce_array(image, scale)
     return ArraySource(small, scale, image.shape[:2])
 
 
-def is_slide(path: Path) -> bool:
-    """Whether a file is read band by band."""
-    if path.suffix.lower() in (".png", ".jpg", ".jpeg", ".bmp"):
-        return False
+def size_of(path: Path) -> SampleSize:
+    """Size of an image from its header, and what its reader needs.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if path.suffix.lower() in PICTURES:
+        return SampleSize(*images.size(path))
     with slides.open(path) as slide:
-        return slide.height * slide.width > LARGE
+        if slide.height * slide.width <= LARGE:
+            return SampleSize(slide.height, slide.width)
+        return SampleSize(slide.height, slide.width, True, slide.memory(CHUNK))
 
 
-def _pixels(path: Path, scale: float) -> int:
-    """A guess for the progress bar, from the size of the file, where the image was not read yet."""
-    return max(1, int(path.stat().st_size / scale**2))
+def sizes_of(paths: Iterable[Path]) -> list[SampleSize]:
+    """Sizes of images; those that cannot be read are left out here and told when their turn comes."""
+    found = []
+    for path in paths:
+        try:
+            found.append(size_of(path))
+        except (DataError, OSError):
+            continue
+    return found
 
 
-def finish(ensemble: Ensemble, path: Path, place: Path, second: Path | None = None) -> None:
-    """Write label image and GeoJSON (of any size) and, for what fits a screen, the overlay of one predicted image."""
-    labels = labels_of(ensemble, place / "predictions" / f"{path.stem}.tif", path, second)
+def is_slide(path: Path) -> bool:
+    """Whether a file is read band by band.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    return path.suffix.lower() not in PICTURES and size_of(path).slide
+
+
+def is_stained(slide: slides.Slide) -> bool:
+    """Whether a slide shows colour in enough places to tell tissue from glass by it; reads no further than it must.
+
+    Raises:
+        DataError: the slide is damaged.
+    """
+    wanted = max(1.0, STAINED * reduced(slide.height, PIXEL) * reduced(slide.width, PIXEL))
+    found = 0
+    for _, rows in slide.bands(CHUNK, PIXEL):
+        found += int(np.count_nonzero(tissue_mask(rows)))
+        if found >= wanted:
+            return True
+    return False
+
+
+def with_labels(plan: Plan, sizes: Sequence[SampleSize], instances: bool) -> Plan:
+    """A plan with what label images, GeoJSON and overlays need, which are made of one image after another at the end.
+
+    Args:
+        plan: of the predictions.
+        sizes: of the images, at least one.
+        instances: whether labels are instances, or a mask.
+    """
+    of_labels = INSTANCE_BYTES if instances else MASK_BYTES
+    memory = max((of_labels + (0 if one.slide else OVERLAY_BYTES)) * one.height * one.width for one in sizes)
+    written = sum((LABELS_WRITTEN + (0 if one.slide else OVERLAY_WRITTEN)) * one.height * one.width for one in sizes)
+    plan = replace(plan, disk=plan.disk + int(written))
+    peak = planning.resident() + memory
+    if peak <= plan.peak_memory:
+        return plan
+    return replace(plan, peak_memory=peak, advice={**plan.advice, "memory": ADVICE})
+
+
+def finish(ensemble: Ensemble, path: Path, place: Path, cleaning: SubmitConfig, second: Path | None = None) -> None:
+    """Write label image and GeoJSON (of any size) and, for what fits a screen, the overlay of one predicted image.
+
+    Raises:
+        DataError: the image or its band file cannot be read.
+    """
+    labels = labels_of(ensemble, place / "predictions" / f"{path.stem}.tif", path, second, cleaning)
     write_labels(place / "labels" / f"{path.stem}.tif", labels)
     write_geojson(place / "geojson" / f"{path.stem}.geojson", labels, ensemble.instances is not None)
     if is_slide(path):
@@ -112,7 +218,7 @@ def finish(ensemble: Ensemble, path: Path, place: Path, second: Path | None = No
         columns = np.minimum((np.arange(image.shape[1]) * scale).astype(int), labels.shape[1] - 1)
         labels = labels[np.ix_(rows, columns)]
     else:
-        image = images.rgb(path)
+        image = whole_image(path)
     drawn = cv2.cvtColor(outlines(image, None, labels), cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(".png", drawn)
     if not done:
@@ -122,28 +228,38 @@ def finish(ensemble: Ensemble, path: Path, place: Path, second: Path | None = No
 
 
 def whole_image(path: Path) -> NDArray[np.uint8]:
-    """The pixels (H, W, 3) of an image or slide."""
-    if not is_slide(path):
+    """The pixels (H, W, 3) of an image or slide.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if path.suffix.lower() in images.SUFFIXES:
         return images.rgb(path)
     with slides.open(path) as slide:
         return slide.window(0, 0, slide.height, slide.width)
 
 
-def labels_of(ensemble: Ensemble, path: Path, image: Path, second: Path | None) -> NDArray[np.integer]:
+def labels_of(
+    ensemble: Ensemble, path: Path, image: Path, second: Path | None, cleaning: SubmitConfig
+) -> NDArray[np.integer]:
     """Labels (H, W) of a band file at full size: instances, or 0 and 1.
 
     Args:
+        ensemble: that predicted it.
+        path: the band file.
         image: that was predicted; a second level looks at it.
         second: its file, None where there is none.
+        cleaning: `submit.*`, of which small objects and holes count.
+
+    Raises:
+        DataError: the band file, the second level or the image cannot be read.
     """
     with BandFile(path) as file:
-        height, width = file.full_size
-        if ensemble.instances is not None:
-            pixels = partial(whole_image, image)
-            labels = decode(file.read(), ensemble.instances, second, pixels, file.scale)
-            return full_size(labels, file.scale, height, width)
-        assert ensemble.threshold is not None
-        index = [band.name for band in file.bands].index("foreground")
-        rows = (file.rows(top, min(top + ROWS, file.height))[index] for top in range(0, file.height, ROWS))
-        parts = list(rle.upsample_bands(rows, file.scale, height, width, ensemble.threshold))
-    return np.vstack(parts).astype(np.uint8)
+        size = file.full_size
+        if ensemble.instances is None:
+            assert ensemble.threshold is not None
+            text = mask_text(file, ensemble.threshold, size, "rows", cleaning.min_area, cleaning.max_hole)
+            return rle.decode(text, size, "rows")
+        labels = decode(file.read(), ensemble.instances, second, partial(whole_image, image), file.scale)
+        labels = full_size(labels, file.scale, *size)
+    return cleaned(labels, cleaning.min_area, cleaning.max_hole)

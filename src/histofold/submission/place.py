@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from omegaconf import OmegaConf
 
-from histofold import __version__
+from histofold import __version__, limits
 from histofold.competitions.base import Competition, Sample
 from histofold.errors import ConfigError, DataError
 from histofold.files import digest, read_json, write_json
+from histofold.inference import planning
 from histofold.inference.ensemble import Ensemble
 from histofold.inference.settings import Settings
 from histofold.inference.stream import SPREAD
+from histofold.limits import Plan
 from histofold.training.oof import settings_of
 from histofold.workspace import Workspace
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,15 @@ class Submission:
             return [competition.sample(sample_id) for sample_id in competition.submission_ids()]
         return [sample for sample in competition.samples() if sample.split != "train"]
 
+    def require_room(self, plan: Plan) -> None:
+        """Print what a step is expected to need beside `limits.*`; `plan` counts what this process holds already.
+
+        Raises:
+            ConfigError: a limit cannot be read.
+            ResourceError: it does not fit; says what is short, and what to change.
+        """
+        plan.check(limits.of(self.workspace.config.limits, self.folder, planning.resident()))
+
     def record(self, **more: Any) -> None:
         """Write or extend `provenance.json`: what this submission was made of, by what, and when."""
         path = self.folder / "provenance.json"
@@ -102,6 +116,11 @@ class Submission:
             **more,
         }
         write_json(path, values)
+
+
+def part_of(items: Sequence[T], shard: tuple[int, int] | None) -> list[T]:
+    """The i-th of n equal parts, dealt out in turn so that big and small ones mix; all of them without a shard."""
+    return list(items if shard is None else items[shard[0] :: shard[1]])
 
 
 def now() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,16 +13,17 @@ from histofold.config import Config
 from histofold.errors import ConfigError, DataError
 from histofold.evaluation import extents
 from histofold.files import atomic
+from histofold.inference import planning
 from histofold.inference.ensemble import Ensemble
-from histofold.inference.predict import fingerprint_of, predict_samples
+from histofold.inference.predict import Job, fingerprint_of, predict_samples
 from histofold.kaggle import csv, likeness, validate
 from histofold.kaggle.csv import CsvFormat
 from histofold.metrics.merged import NOTE, marked
 from histofold.parallel import each
-from histofold.sources import job
+from histofold.sources import job, size_of
 from histofold.submission.encode import Encoded, EncodeTask, encode
 from histofold.submission.own import predict_folder
-from histofold.submission.place import Submission, now
+from histofold.submission.place import Submission, now, part_of
 from histofold.workspace import Workspace
 
 
@@ -31,6 +32,7 @@ def predict(config: Config) -> None:
 
     Raises:
         DataError: no ensemble, a checkpoint is not the one that was scored, or samples failed (the others are done).
+        ResourceError: memory, disk or time would not suffice for what is still to do; nothing was written.
     """
     workspace = Workspace(config)
     submission = Submission.of(workspace)
@@ -42,22 +44,27 @@ def predict(config: Config) -> None:
     members, weights = submission.ensemble.load_members(config.path("oof"), settings.torch_device())
     scale = members[0].spec.scale if members[0].spec else 1.0
     samples = part_of(submission.samples(), workspace.shard())
-    if not samples:
+    if not samples and workspace.shard() is None:
         raise DataError(f"{workspace.config.competition.name}: there is no test sample to predict")
     jobs = [job(workspace.competition, sample, scale, submission.predictions) for sample in samples]
     hashes = [item.sha256 for item in submission.ensemble.checkpoints]
-    outcome = predict_samples(jobs, members, weights, settings, fingerprint_of(hashes, weights, settings))
+
+    def check_room(todo: Sequence[Job]) -> None:
+        names = {job.sample_id for job in todo}
+        # What cannot be read has no size and needs nothing: it is told when its turn comes.
+        known = [sample for sample in samples if sample.sample_id in names and sample.height * sample.width]
+        if known:
+            sizes = [size_of(workspace.competition, sample) for sample in known]
+            submission.require_room(planning.plan(sizes, scale, members, settings))
+
+    fingerprint = fingerprint_of(hashes, weights, settings)
+    outcome = predict_samples(jobs, members, weights, settings, fingerprint, check_room)
     seconds = round(time.monotonic() - begun, 1)
     submission.record(predict={"started": started, "seconds": seconds, **vars(config.predict)})
     print(
         f"{submission.predictions}: {len(outcome.made)} predicted, {len(outcome.kept)} kept, by {len(members)} networks"
     )
     outcome.check()
-
-
-def part_of(samples: list[Sample], shard: tuple[int, int] | None) -> list[Sample]:
-    """The i-th of n equal parts, dealt out in turn so that big and small samples mix."""
-    return samples if shard is None else samples[shard[0] :: shard[1]]
 
 
 def submit(config: Config) -> None:
@@ -102,7 +109,7 @@ def encode_all(submission: Submission, samples: list[Sample]) -> dict[str, Encod
     """Encode every sample, in parallel.
 
     Raises:
-        DataError: a sample has no prediction; it is never filled silently.
+        DataError: a sample has no prediction, or its file cannot be read any more; it is never filled silently.
     """
     missing = [s.sample_id for s in samples if not (submission.predictions / f"{s.sample_id}.tif").exists()]
     if missing:
@@ -112,6 +119,12 @@ def encode_all(submission: Submission, samples: list[Sample]) -> dict[str, Encod
             f"run predict name={submission.ensemble.name}"
         )
     competition, settings = submission.workspace.competition, submission.workspace.config.submit
+    broken = [sample for sample in samples if not sample.height * sample.width]
+    if broken:
+        raise DataError(
+            f"{competition.source(broken[0].sample_id)}: cannot be read, so the size of its mask is not known "
+            f"({len(broken)} of {len(samples)} samples); copy or download it again"
+        )
     images = competition.kind == "images"
     second = submission.ensemble.second_path(submission.workspace.config.path("oof"))
     tasks = [

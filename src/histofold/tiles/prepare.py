@@ -14,11 +14,11 @@ from histofold import files, parallel
 from histofold.competitions.base import Competition
 from histofold.errors import DataError, HistofoldError
 from histofold.tiles import records
-from histofold.tiles.making import make_sample, wanted
-from histofold.tiles.planning import plan
+from histofold.tiles.making import make_sample
+from histofold.tiles.planning import Work, plan, state, work_of
 from histofold.tiles.store import COLUMNS, VERSION, Recipe
 
-__all__ = ["PrepareReport", "plan", "prepare"]
+__all__ = ["PrepareReport", "plan", "prepare", "work_of"]
 
 
 @dataclass
@@ -33,6 +33,7 @@ class PrepareReport:
         seconds: wall time.
         note: why samples were made again, or that nothing was to do.
         counts: sums over the samples, see `Record.counts`.
+        remarks: what is odd about the truth of samples that were made now, see `Competition.remark`.
     """
 
     folder: Path
@@ -43,6 +44,7 @@ class PrepareReport:
     seconds: float = 0.0
     note: str = ""
     counts: dict[str, int] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def recall(self) -> float | None:
@@ -64,7 +66,8 @@ class PrepareReport:
             text += f" and {self.counts['objects_kept']} of {self.counts['objects']} objects"
         if self.others:
             text += f"; {self.others} samples of other shards are not finished, the store opens when they are"
-        return f"{text}; {self.note}" if self.note else text
+        text = f"{text}; {self.note}" if self.note else text
+        return "\n".join([text, *(f"note: {remark}" for remark in self.remarks)])
 
 
 def _share(counts: dict[str, int], name: str) -> float | None:
@@ -79,6 +82,7 @@ def prepare(
     workers: int = 0,
     shard: tuple[int, int] | None = None,
     force: bool = False,
+    work: Work | None = None,
 ) -> PrepareReport:
     """Make the store of a competition in `folder`, or what of it is missing or no longer true.
 
@@ -90,24 +94,23 @@ def prepare(
         workers: processes; 0 means one for each core.
         shard: (i, n): only every n-th sample from the i-th on; the last shard to finish writes the table.
         force: make everything again.
+        work: what `work_of` gave for the same arguments, where it was asked already.
 
     Raises:
         ConfigError: the recipe does not fit the competition.
         DataError: samples failed; the others are finished and kept.
     """
     begin = time.monotonic()
-    everyone = wanted(competition, recipe)
-    chosen = everyone if shard is None else everyone[shard[0] :: shard[1]]
-    states = {sample_id: _state(competition, recipe, folder, sample_id) for sample_id in everyone}
-    todo = [sample_id for sample_id in chosen if force or states[sample_id] != "true"]
-    report = PrepareReport(folder, made=len(todo), kept=len(chosen) - len(todo), note=_note(todo, states, force))
+    work = work or work_of(competition, recipe, folder, shard, force)
+    everyone, chosen, todo = work.everyone, work.chosen, work.todo
+    report = PrepareReport(folder, made=len(todo), kept=len(chosen) - len(todo), note=_note(todo, work.states, force))
     if todo:
         (folder / "tiles.parquet").unlink(missing_ok=True)
-        failed = _make_all(competition, recipe, folder, todo, workers)
+        failed, report.remarks = _make_all(competition, recipe, folder, todo, workers)
         if failed:
-            raise _failure(failed, len(chosen))
+            raise _failure(failed, len(chosen), report.remarks)
     # Asked again: other shards may have finished theirs while this one worked, and the last one writes the table.
-    report.others = sum(_state(competition, recipe, folder, key) != "true" for key in set(everyone) - set(chosen))
+    report.others = sum(state(competition, recipe, folder, key) != "true" for key in set(everyone) - set(chosen))
     found = {key: record for key in everyone if (record := records.read_record(folder, key)) is not None}
     if not report.others:
         _write_table(folder, recipe, [found[sample_id] for sample_id in everyone], bool(todo))
@@ -118,19 +121,6 @@ def prepare(
             report.counts[name] = report.counts.get(name, 0) + count
     report.seconds = time.monotonic() - begin
     return report
-
-
-def _state(competition: Competition, recipe: Recipe, folder: Path, sample_id: str) -> str:
-    """`true`, or why a sample has to be made: `new`, `settings`, `inputs`."""
-    record = records.read_record(folder, sample_id)
-    if record is None:
-        return "new"
-    if record.settings != records.settings_digest(recipe):
-        return "settings"
-    if record.inputs != records.inputs_digest(competition, sample_id):
-        return "inputs"
-    arrays = all((folder / part / f"{sample_id}.npy").is_file() for part in ("pixels", "masks"))
-    return "true" if arrays or not record.rows else "new"
 
 
 def _note(todo: Sequence[str], states: dict[str, str], force: bool) -> str:
@@ -151,29 +141,43 @@ def _note(todo: Sequence[str], states: dict[str, str], force: bool) -> str:
 
 def _make_all(
     competition: Competition, recipe: Recipe, folder: Path, todo: list[str], workers: int
-) -> dict[str, Exception]:
-    """Make samples in processes; gives the errors of those that failed."""
+) -> tuple[dict[str, Exception], list[str]]:
+    """Make samples in processes; gives the errors of those that failed, and what is odd about the others."""
     count = min(workers or parallel.cores(), len(todo))
     threads = max(1, parallel.cores() // count)
-    make = partial(make_sample, competition, recipe, folder, threads)
-    failed = {}
+    make = partial(_make, competition, recipe, folder, threads)
+    failed, remarks = {}, {}
     for sample_id, result in parallel.each(make, todo, workers, text="prepare"):
         if isinstance(result, Exception):
             failed[sample_id] = result
-    return failed
+        elif result:
+            remarks[sample_id] = result
+    return failed, [remarks[sample_id] for sample_id in sorted(remarks)]
 
 
-def _failure(failed: dict[str, Exception], total: int) -> Exception:
-    """One error for all samples that failed; unforeseen ones keep their traceback."""
+def _make(competition: Competition, recipe: Recipe, folder: Path, threads: int, sample_id: str) -> str:
+    """Make one sample; gives what is odd about its truth."""
+    make_sample(competition, recipe, folder, threads, sample_id)
+    ask = getattr(competition, "remark", None)
+    return str(ask(sample_id)) if ask is not None else ""
+
+
+def _failure(failed: dict[str, Exception], total: int, remarks: Sequence[str]) -> Exception:
+    """One error for all samples that failed; unforeseen ones keep their traceback.
+
+    Remarks about the others go with it, as those are kept from now on and not looked at again.
+    """
     for error in failed.values():
         if not isinstance(error, HistofoldError):
             return error
     first = next(iter(sorted(failed)))
+    also = "".join(f"; note: {remark}" for remark in remarks)
     if len(failed) == 1:
         error = failed[first]
-        return type(error)(f"{error} (the other {total - 1} samples are finished and kept)") if total > 1 else error
+        text = f"{error} (the other {total - 1} samples are finished and kept){also}"
+        return type(error)(text) if total > 1 else error
     messages = "; ".join(str(failed[key]) for key in sorted(failed)[:3])
-    return DataError(f"{len(failed)} of {total} samples failed, the others are finished and kept: {messages}")
+    return DataError(f"{len(failed)} of {total} samples failed, the others are finished and kept: {messages}{also}")
 
 
 def _write_table(folder: Path, recipe: Recipe, done: list[records.Record], fresh: bool) -> None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from histofold import competitions, limits
-from histofold.competitions.base import Sample
+from pathlib import Path
+
+import pandas as pd
+
+from histofold import competitions, files, limits
+from histofold.competitions import images
+from histofold.competitions.base import Competition, Sample
 from histofold.config import Config
+from histofold.errors import DataError
 from histofold.tiles import folds
-from histofold.tiles.prepare import plan
+from histofold.tiles.prepare import plan, work_of
 from histofold.tiles.prepare import prepare as prepare_store
 from histofold.workspace import Workspace
 
@@ -15,7 +21,8 @@ def prepare(config: Config) -> None:
     """Make what the project can draw by itself, then folds and store; what is there and fits is kept.
 
     Raises:
-        DataError: raw files are missing or broken, or an edited folds.csv does not fit them.
+        DataError: raw files are missing or broken (the others are prepared), or an edited folds.csv does not fit them.
+        ResourceError: memory, disk or time would not suffice for what this shard has to do.
     """
     workspace = Workspace(config)
     offered = competitions.open(config.competition, config.path("input"))
@@ -23,14 +30,26 @@ def prepare(config: Config) -> None:
         print(f"{offered.root}: drew the embedded sample")
     competition = workspace.competition
     samples = competition.samples()
+    for note in (*competition.notes(), *unreadable(competition, samples)):
+        print(f"note: {note}")
     print(prepare_folds(workspace, samples))
-    workers = config.prepare.workers
-    needed = plan(competition, workspace.recipe, workers, workspace.store_path)
-    needed.check(limits.of(config.limits, workspace.prepared))
-    report = prepare_store(
-        competition, workspace.recipe, workspace.store_path, workers, workspace.shard(), config.prepare.force
-    )
-    print(report)
+    settings, recipe, folder, shard = config.prepare, workspace.recipe, workspace.store_path, workspace.shard()
+    work = work_of(competition, recipe, folder, shard, settings.force)
+    plan(competition, recipe, settings.workers, work).check(limits.of(config.limits, workspace.prepared))
+    print(prepare_store(competition, recipe, folder, settings.workers, shard, settings.force, work))
+
+
+def unreadable(competition: Competition, samples: list[Sample]) -> list[str]:
+    """A line for each test slide that cannot be read: unlike the others, no store has a turn for it to be told at."""
+    found = []
+    for sample in samples:
+        if competition.kind != "slides" or sample.split == "train" or sample.height * sample.width:
+            continue
+        try:
+            images.size(competition.source(sample.sample_id))
+        except (DataError, OSError) as error:
+            found.append(f"{sample.sample_id} cannot be predicted like this: {error}")
+    return found
 
 
 def prepare_folds(workspace: Workspace, samples: list[Sample]) -> str:
@@ -39,6 +58,7 @@ def prepare_folds(workspace: Workspace, samples: list[Sample]) -> str:
     path = workspace.folds_path()
     if path.exists() and not settings.force:
         table = folds.read(path, samples)
+        fill_sizes(path, samples)
         used = folds.in_cv(table)
         count = used["fold"].nunique()
         kept = f"{path}: kept, {count} folds of {len(used)} samples"
@@ -54,3 +74,22 @@ def prepare_folds(workspace: Workspace, samples: list[Sample]) -> str:
         again = "another prepare.fold_seed, with prepare.force=true, makes others"
         text += f"\nits samples are held out together as in {first.name}, so that it tells nothing new: {again}"
     return text
+
+
+def fill_sizes(path: Path, samples: list[Sample]) -> int:
+    """Write sizes into the rows of a folds file that have none, as their files could not be read; gives how many.
+
+    Nothing else changes of a file that a person may have edited, and nothing is written where nothing is to fill.
+    """
+    sizes = {sample.sample_id: (sample.height, sample.width) for sample in samples if sample.height * sample.width}
+    # As texts, so that ids such as 007 and columns of one's own stay as they are.
+    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    unknown = (pd.to_numeric(table["height"]) * pd.to_numeric(table["width"]) == 0) & table["sample_id"].isin(sizes)
+    if not unknown.any():
+        return 0
+    for row in table.index[unknown]:
+        height, width = sizes[table.loc[row, "sample_id"]]
+        table.loc[row, ["height", "width"]] = [str(height), str(width)]
+    with files.atomic(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+    return int(unknown.sum())
