@@ -63,7 +63,7 @@ class SampleSize:
 
 @dataclass(frozen=True)
 class Trial:
-    """One batch, tried out: seconds for a tile through all members and views; resident and GPU memory at their peaks."""
+    """One batch, tried out: seconds for a tile through all members and views; resident and GPU memory at their peak."""
 
     seconds: float
     peak: int
