@@ -1,4 +1,7 @@
-"""Formats of scanner makers: a clear line without openslide, and the same reader with it (imitated here)."""
+"""Formats of scanner makers: a clear line without openslide, and the same reader with it.
+
+It is imitated here, as it is an extra (requirements-slides.txt); where it is installed, it is asked itself, too.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -103,3 +107,20 @@ def test_a_scan_is_read_like_any_slide(scan: Path, picture: Picture, naive: Call
 def test_damage_within_a_scan_is_named_with_its_rows(scan: Path) -> None:
     with slides.open(scan) as slide, pytest.raises(DataError, match=r"scan.SVS: rows 280 to 300 cannot be decoded"):
         slide.window(280, 0, 20, 50)
+
+
+@pytest.mark.parametrize("scale", [1, 1.5, 2, 3])
+def test_openslide_itself_gives_the_pixels_of_the_tiff(picture: Picture, tmp_path: Path, scale: float) -> None:
+    pytest.importorskip("openslide")
+    height, width = picture.shape[:2]
+    path, scan = tmp_path / "slide.tif", tmp_path / "slide.svs"
+    with rasterio.open(
+        path, "w", driver="GTiff", height=height, width=width, count=3, dtype="uint8", tiled=True, blockxsize=64,
+        blockysize=64, photometric="RGB", compress="deflate",
+    ) as file:  # fmt: skip
+        file.write(picture.transpose(2, 0, 1))
+    scan.write_bytes(path.read_bytes())
+    with slides.open(path) as plain, slides.open(scan) as foreign:
+        assert (foreign.height, foreign.width) == (height, width)
+        window = (7, 11, height // 2, width // 2, scale)
+        assert np.array_equal(plain.window(*window), foreign.window(*window))
