@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from hypothesis import settings
+
+# A kernel that is compiled in a property's first example takes seconds; pytest-timeout ends what hangs.
+settings.register_profile("histofold", deadline=None)
+settings.load_profile("histofold")
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("HISTOFOLD_QUIET", "1")

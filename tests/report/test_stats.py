@@ -8,7 +8,15 @@ import pytest
 
 from histofold.report.data import Fold, Run
 from histofold.report.sections import measures, repeats
-from histofold.report.stats import correlation, cv_table, dice_by_threshold, estimate, leaderboard, reliability
+from histofold.report.stats import (
+    correlation,
+    cv_table,
+    dice_by_threshold,
+    estimate,
+    leaderboard,
+    other_metrics,
+    reliability,
+)
 
 
 def table(scores: list[float], fold: int = 0, stratum: str = "s", groups: list[str] | None = None) -> pd.DataFrame:
@@ -121,14 +129,18 @@ def test_correlation_uses_common_samples() -> None:
 def test_every_metric_is_shown_by_stratum_and_objects_are_added_up() -> None:
     scores = pd.concat([table([0.2, 0.4], 0, "a"), table([0.6], 1, "b")])
     scores = scores.assign(ap50=[0.5, 0.7, 0.9], dice=[0.1, 0.2, 0.3])
-    scores = scores.assign(object_hausdorff=[3.0, 5.0, 7.0], found=[4, 5, 6])
+    scores = scores.assign(object_hausdorff=[3.0, 5.0, 7.0], hd95=[1.0, 2.0, 3.0], found=[4, 5, 6])
+    scores = scores.assign(pixels_both=[10, 0, 5], pixels_truth=[20, 0, 5], pixels_predicted=[10, 10, 5])
     found = measures(scores)
     assert found is not None
-    assert found["titles"] == ["ap50", "dice", "object_hausdorff, px", "found"]
+    pooled = ["dice, pooled", "iou, pooled"]
+    assert found["titles"] == ["ap50", "dice", *pooled, "object_hausdorff, px", "hd95, px", "found"]
     assert [row["name"] for row in found["rows"]] == ["a", "b", "all"]
-    assert found["rows"][0] == {"name": "a", "count": 2, "cells": ["0.600", "0.150", "4.0", "9"]}
+    cells = ["0.600", "0.150", "0.500", "0.333", "4.0", "1.5", "9"]
+    assert found["rows"][0] == {"name": "a", "count": 2, "cells": cells}
     assert found["rows"][2]["cells"][-1] == "15"
+    assert "pixels_both" not in other_metrics(scores)
     marked = measures(scores, merged=True)
     assert marked is not None
-    assert marked["titles"][:2] == ["ap50*", "dice"]
+    assert marked["titles"] == ["ap50*", "dice", *pooled, "object_hausdorff*, px", "hd95, px", "found*"]
     assert measures(table([0.2, 0.4])) is None

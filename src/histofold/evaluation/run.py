@@ -20,9 +20,13 @@ from histofold.evaluation.table import cv_table
 from histofold.evaluation.tune import Members
 from histofold.files import atomic
 from histofold.inference.ensemble import Ensemble, RunWeight, checkpoints_of
+from histofold.metrics import PIXELS
 from histofold.metrics.merged import NOTE, marked
 from histofold.tiles.folds import in_cv
 from histofold.workspace import ALL_FOLDS, Workspace
+
+NO_MEAN = ("fold", "height", "width", "score", *PIXELS)
+"""Columns whose mean says nothing, or is kept already."""
 
 FEW = 5
 """Samples below which a correlation says nothing."""
@@ -139,7 +143,7 @@ def describe(workspace: Workspace, runs: Sequence[Run], mixture: Mixture) -> Ens
         extra={
             column: float(scores[column].mean())
             for column in scores.columns
-            if column not in ("fold", "height", "width", "score") and pd.api.types.is_numeric_dtype(scores[column])
+            if column not in NO_MEAN and pd.api.types.is_numeric_dtype(scores[column])
         }
         | ({"adds": mixture.adds} if mixture.adds else {}),
     )

@@ -77,9 +77,10 @@ class HistogramTask:
 
 
 def mask_scores(counts: NDArray[np.int64], level: int) -> dict[str, float]:
-    """Dice and IoU of (code ≥ level) from a histogram (2, 256); `score` is the competition's Dice."""
+    """Dice, IoU and pixels of (code ≥ level) from a histogram (2, 256); `score` is the competition's Dice."""
     dice, iou = float(metrics.dice_curve(counts)[level]), float(metrics.iou_curve(counts)[level])
-    return {"score": dice, "dice": dice, "iou": iou}
+    areas = (counts[1, level:].sum(), counts[1].sum(), counts[:, level:].sum())
+    return {"score": dice, "dice": dice, "iou": iou} | dict(zip(metrics.PIXELS, map(float, areas), strict=True))
 
 
 def decoded(decoder: Decoder, bands: MeanBands, shape: tuple[int, ...]) -> NDArray[np.integer[Any]]:
@@ -92,6 +93,15 @@ def instance_scores(truth: NDArray[np.integer[Any]], labels: NDArray[np.integer[
     """All instance metrics of labels of the truth's size; `score` is the competition's."""
     values = metrics.instance_scores(truth, labels)
     return {"score": values[metric], **values}
+
+
+def final_scores(truth: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]], metric: str) -> dict[str, float]:
+    """`instance_scores` and two distances in pixels: `object_hausdorff` of the GlaS rule, `hd95` of the foreground.
+
+    Of objects that are nothing like one another the distances take seconds, so that they are left to final scores.
+    """
+    distances = {"object_hausdorff": metrics.object_hausdorff(truth, labels), "hd95": metrics.hd95(truth, labels)}
+    return {**instance_scores(truth, labels, metric), **distances}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from histofold.evaluation import extents
 from histofold.evaluation.ensembling import Mixture
 from histofold.evaluation.extents import Extent
 from histofold.evaluation.oof import MeanBands
-from histofold.evaluation.scoring import TruthLabels, instance_scores
+from histofold.evaluation.scoring import TruthLabels, final_scores
 from histofold.evaluation.secondlevel import choose_level, cross_fitted, expected, learn, truth_iou
 from histofold.evaluation.tune import Members, Tuned, score_table
 from histofold.files import atomic, sha256
@@ -130,7 +130,7 @@ def second_level(workspace: Workspace, members: Members, tuned: Tuned) -> Second
     rows, measured = [], []
     for name, truth, labels in zip(ids, truths, cross_fitted(found, folds, score), strict=True):
         whole = full_size(labels, scale, *truth.shape)
-        rows.append(instance_scores(truth, whole, metric))
+        rows.append(final_scores(truth, whole, metric))
         measured.append(extents.of_instances(name, whole))
     level = choose_level(found, folds, np.arange(len(folds)), score)
     trees = learn(found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from histofold.inference.ensemble import Ensemble
+from histofold.metrics import COUNTS, PIXELS, Matching, pooled_counts
 from histofold.metrics.merged import MARK, NOTE, marked
 
 SHOWN = ("score", "dice", "iou", "ap50", "ap75", "ap90", "f1_50", "pq", "aji")
@@ -32,6 +33,7 @@ def cv_table(ensemble: Ensemble, scores: pd.DataFrame, merged: bool = False) -> 
             f"{kind} of {ensemble.competition}, ensemble {ensemble.name} ({marked(ensemble.metric, merged)})",
             head,
             *lines,
+            *_pixels(scores),
             *(f"{line}{MARK if merged else ''}" for line in _objects(scores)),
             f"cross-fitted {ensemble.score['cross_fitted']:.4f}, 95 % interval {low:.4f} to {high:.4f}; "
             f"optimistic {ensemble.score['optimistic']:.4f}",
@@ -44,13 +46,25 @@ def cv_table(ensemble: Ensemble, scores: pd.DataFrame, merged: bool = False) -> 
     )
 
 
+def _pixels(scores: pd.DataFrame) -> list[str]:
+    """Dice and IoU as if all images were one, and how far the outlines of the foreground are apart."""
+    if PIXELS[0] not in scores:
+        return []
+    whole = pooled_counts(*(int(scores[name].sum()) for name in PIXELS))
+    line = f"all pixels as one image: Dice {whole['dice']:.4f}, IoU {whole['iou']:.4f}"
+    return [f"{line}; HD95 {scores['hd95'].mean():.1f} px, mean of images" if "hd95" in scores else line]
+
+
 def _objects(scores: pd.DataFrame) -> list[str]:
     """How many objects of all images are found, missed and false, and the three numbers of the GlaS contest."""
     if "found" not in scores:
         return []
-    found, missed, false = (int(scores[name].sum()) for name in ("found", "missed", "false"))
-    f1 = 2 * found / max(1, 2 * found + missed + false)
-    lines = [f"objects at IoU .5: {found} found, {missed} missed, {false} false; F1 over all of them {f1:.4f}"]
+    found, missed, false = (int(scores[name].sum()) for name in COUNTS)
+    whole = Matching(0.5, found, false, missed, 0.0)
+    lines = [
+        f"objects at IoU .5: {found} found, {missed} missed, {false} false; over all of them precision "
+        f"{whole.precision:.4f}, recall {whole.recall:.4f}, F1 {whole.f1:.4f}"
+    ]
     if "object_hausdorff" in scores:
         means = {name: float(scores[name].mean()) for name in ("object_f1", "object_dice", "object_hausdorff")}
         lines.append(

@@ -18,7 +18,7 @@ from histofold.evaluation.crossfit import cross_fit
 from histofold.evaluation.extents import Extent
 from histofold.evaluation.gridsearch import FREE, Choices, GridSearch, Setting, choose, choose_strata
 from histofold.evaluation.oof import MeanBands, Run, one_scale, predictions, shared_bands
-from histofold.evaluation.scoring import LEVEL, HistogramTask, TruthLabels, decoded, instance_scores, mask_scores
+from histofold.evaluation.scoring import LEVEL, HistogramTask, TruthLabels, decoded, final_scores, mask_scores
 from histofold.instances.tuning import score_grid
 from histofold.parallel import each
 from histofold.workspace import Workspace
@@ -257,10 +257,7 @@ class DecodeTask:
         """All instance metrics of the image, and what its prediction has."""
         truth = self.truth()
         labels = decoded(instances.build(self.name, **self.options), self.bands, truth.shape)
-        # Of objects that are nothing like one another it takes seconds, so that it is left to the final scores.
-        distance = {"object_hausdorff": metrics.object_hausdorff(truth, labels)}
-        scores = {**instance_scores(truth, labels, self.metric), **distance}
-        return scores, extents.of_instances(self.truth.sample_id, labels)
+        return final_scores(truth, labels, self.metric), extents.of_instances(self.truth.sample_id, labels)
 
 
 def _call(task: Any) -> Any:

@@ -9,11 +9,13 @@ Example:
 
 from histofold.metrics.detection import Matching, dsb, dsb_score, match, pool
 from histofold.metrics.hausdorff import hd95, object_hausdorff
-from histofold.metrics.instances import SCORES, instance_scores, named_score, scores_of
+from histofold.metrics.instances import COUNTS, SCORES, instance_scores, named_score, scores_of
 from histofold.metrics.matching import Contingency, contingency
-from histofold.metrics.semantic import dice, dice_curve, histogram, iou, iou_curve, pooled
+from histofold.metrics.semantic import PIXELS, dice, dice_curve, histogram, iou, iou_curve, pooled, pooled_counts
 
 __all__ = [
+    "COUNTS",
+    "PIXELS",
     "SCORES",
     "Contingency",
     "Matching",
@@ -32,5 +34,6 @@ __all__ = [
     "object_hausdorff",
     "pool",
     "pooled",
+    "pooled_counts",
     "scores_of",
 ]

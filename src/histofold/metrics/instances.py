@@ -15,8 +15,12 @@ from histofold.errors import ConfigError
 from histofold.metrics.assignment import assign
 from histofold.metrics.detection import Matching, dsb_score, match
 from histofold.metrics.matching import Contingency, contingency
+from histofold.metrics.semantic import PIXELS
 
 Score = Callable[[Contingency], float]
+
+COUNTS = ("found", "missed", "false")
+"""Counts of an image's objects at IoU .5."""
 
 
 def panoptic(table: Contingency) -> tuple[float, float, float]:
@@ -175,7 +179,7 @@ def instance_scores(truth: NDArray[Any], prediction: NDArray[Any]) -> dict[str, 
 
     `dsb`, `ap50 ap75 ap90` (TP / (TP + FP + FN)), `precision_50 recall_50 f1_50`, `pq dq sq`,
     `aji` (Kumar), `aji_one_to_one` (FullNet), `aji_plus`, `dice` and `iou` by pixel, `object_dice` and `object_f1`
-    (GlaS), and how many objects are `found`, `missed` and `false` at IoU .5.
+    (GlaS), how many objects are `found`, `missed` and `false` at IoU .5, and the counts of pixels `PIXELS`.
     """
     return scores_of(contingency(truth, prediction))
 
@@ -183,8 +187,10 @@ def instance_scores(truth: NDArray[Any], prediction: NDArray[Any]) -> dict[str, 
 def scores_of(table: Contingency) -> dict[str, float]:
     """As `instance_scores`, from a table that is there already."""
     hits = match(table, 0.5)
-    counts = {"found": float(hits.tp), "missed": float(hits.fn), "false": float(hits.fp)}
-    return {**{name: score(table) for name, score in SCORES.items()}, **counts}
+    counts = {name: float(count) for name, count in zip(COUNTS, (hits.tp, hits.fn, hits.fp), strict=True)}
+    areas = (table.overlaps.sum(), table.truth_areas.sum(), table.prediction_areas.sum())
+    pixels = {name: float(area) for name, area in zip(PIXELS, areas, strict=True)}
+    return {**{name: score(table) for name, score in SCORES.items()}, **counts, **pixels}
 
 
 def named_score(name: str) -> Score:

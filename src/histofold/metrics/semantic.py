@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from histofold.errors import DataError
 
+PIXELS = ("pixels_both", "pixels_truth", "pixels_predicted")
+"""Counts of an image's foreground pixels: in truth and prediction, in the truth, in the prediction."""
+
 
 def _overlap(truth: NDArray[Any], prediction: NDArray[Any]) -> tuple[int, int, int]:
     if truth.shape != prediction.shape:
@@ -36,10 +39,14 @@ def pooled(pairs: Iterable[tuple[NDArray[Any], NDArray[Any]]]) -> dict[str, floa
     sums = np.zeros(3, np.int64)
     for truth, prediction in pairs:
         sums += np.array(_overlap(truth, prediction))
-    both, first, second = (int(value) for value in sums)
-    if first + second == 0:
+    return pooled_counts(*(int(value) for value in sums))
+
+
+def pooled_counts(both: int, truth: int, predicted: int) -> dict[str, float]:
+    """`dice` and `iou` from counts of foreground pixels (`PIXELS`), added up over images; no foreground at all is 1."""
+    if truth + predicted == 0:
         return {"dice": 1.0, "iou": 1.0}
-    return {"dice": 2 * both / (first + second), "iou": both / (first + second - both)}
+    return {"dice": 2 * both / (truth + predicted), "iou": both / (truth + predicted - both)}
 
 
 def histogram(values: NDArray[np.uint8], truth: NDArray[Any]) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from histofold.evaluation.repeats import alike
+from histofold.metrics import COUNTS, PIXELS, pooled_counts
 from histofold.metrics.merged import NOTE, marked
 from histofold.report import plots, stats
 from histofold.report.charts import padded, whisker
@@ -22,7 +23,9 @@ INTEREST = ("dice", "ap50", "f1_50", "pq", "aji", "iou")
 MEASURES = ("dsb", "ap50", "ap75", "ap90", "f1_50", "pq", "aji", "dice", "iou", "object_f1", "object_dice")
 """Means over images that are shown by stratum, in this order; below them distances and counts of objects."""
 
-DISTANCE, COUNTS = "object_hausdorff", ("found", "missed", "false")
+DISTANCES = ("object_hausdorff", "hd95")
+"""Means in pixels, the less the better."""
+
 OPEN_CURVES = 3
 """Runs whose curves are open from the start."""
 
@@ -129,13 +132,24 @@ def measures(scores: pd.DataFrame, merged: bool = False) -> dict[str, Any] | Non
     rows = []
     for name, part in [*(strata if len(strata) > 1 else []), ("all", scores)]:
         cells = [f"{part[measure].mean():.3f}" for measure in names]
-        cells += [f"{part[DISTANCE].mean():.1f}"] if DISTANCE in scores else []
+        cells += list(_pooled(part).values())
+        cells += [f"{part[distance].mean():.1f}" for distance in DISTANCES if distance in scores]
         cells += [f"{int(part[count].sum()):,}" for count in COUNTS if count in scores]
         rows.append({"name": name, "count": len(part), "cells": cells})
     titles = [marked(name, merged) for name in names]
-    titles += [f"{marked(DISTANCE, merged)}, px"] if DISTANCE in scores else []
+    titles += list(_pooled(scores))
+    # Of the foreground as a whole hd95 is: touching objects that were merged make no difference to it.
+    titles += [f"{name if name == 'hd95' else marked(name, merged)}, px" for name in DISTANCES if name in scores]
     titles += [marked(name, merged) for name in COUNTS if name in scores]
     return {"titles": titles, "rows": rows, "note": NOTE if merged else ""}
+
+
+def _pooled(scores: pd.DataFrame) -> dict[str, str]:
+    """Dice and IoU of all pixels of all images together, where their pixels were counted."""
+    if not set(PIXELS) <= set(scores):
+        return {}
+    whole = pooled_counts(*(int(scores[name].sum()) for name in PIXELS))
+    return {f"{name}, pooled": f"{value:.3f}" for name, value in whole.items()}
 
 
 def _cell(cell: Estimate, means: Sequence[float]) -> dict[str, Any]:

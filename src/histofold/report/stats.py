@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from histofold.evaluation.crossfit import interval
+from histofold.metrics import PIXELS
 from histofold.report.data import ID_COLUMNS, Run
 
 DRAWS = 1000
@@ -115,8 +116,9 @@ def leaderboard(runs: Sequence[Run]) -> list[Standing]:
 
 
 def other_metrics(scores: pd.DataFrame) -> dict[str, float]:
-    """Mean of each numeric metric besides the score."""
-    names = [name for name in scores.select_dtypes("number").columns if name not in (*ID_COLUMNS, "score")]
+    """Mean of each numeric metric besides the score; pixels are counted to be added up, not for a mean."""
+    left = (*ID_COLUMNS, *PIXELS, "score")
+    names = [name for name in scores.select_dtypes("number").columns if name not in left]
     return {str(name): float(scores[name].mean()) for name in names}
 
 

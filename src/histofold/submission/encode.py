@@ -157,8 +157,12 @@ def _mask_scores(task: EncodeTask, text: str) -> dict[str, float] | None:
         truth = None if labels is None else rle.RunMask.from_mask((labels > 0).astype(np.uint8), dialect)
     if truth is None:
         return None
-    dice = float(predicted.dice(truth))
-    return {"score": dice, "dice": dice, "iou": dice / (2 - dice)}
+    # Imported here: a notebook has no metrics.
+    from histofold.metrics import PIXELS, pooled_counts
+
+    areas = (predicted.intersection(truth), truth.area, predicted.area)
+    scores = pooled_counts(*areas)
+    return {"score": scores["dice"], **scores, **dict(zip(PIXELS, map(float, areas), strict=True))}
 
 
 def write_labels(path: Path, labels: NDArray[Any]) -> None:
