@@ -74,3 +74,26 @@ def test_an_unknown_schedule_is_a_setting_error() -> None:
     options = OptimizerOptions(schedule="no_such")
     with pytest.raises(ConfigError, match=r"optimizer\.schedule"):
         build_schedule(build_optimizer(torch.nn.Linear(2, 2), options), options, 10, 1)
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw"])
+def test_a_fused_step_is_the_same_step(name: str) -> None:
+    def trained(fused: bool) -> torch.Tensor:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(5, 3)
+        optimizer = build_optimizer(model, OptimizerOptions(name=name, lr=0.1), fused)
+        assert bool(optimizer.param_groups[0].get("fused")) == fused
+        for _ in range(5):
+            optimizer.zero_grad()
+            model(torch.ones(2, 5)).square().sum().backward()
+            optimizer.step()
+        return model.weight.detach()
+
+    assert torch.allclose(trained(True), trained(False), atol=1e-6)
+
+
+def test_only_optimisers_that_can_are_fused() -> None:
+    model = torch.nn.Linear(2, 2)
+    assert not build_optimizer(model, OptimizerOptions(name="lamb"), fused=True).param_groups[0].get("fused")
+    chosen = OptimizerOptions(options={"foreach": True})
+    assert not build_optimizer(model, chosen, fused=True).param_groups[0].get("fused")

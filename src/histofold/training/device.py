@@ -40,6 +40,11 @@ def auto_precision(gpu: bool) -> str:
     return "bf16-mixed" if cpu_has_bf16() else "32-true"
 
 
+def scaled(fabric: Fabric) -> bool:
+    """Whether gradients carry a scale, in half precision; a fused step would undo it itself, too late for clipping."""
+    return str(fabric.strategy.precision.precision) == "16-mixed"
+
+
 def memory_format(network: nn.Module, fabric: Fabric) -> torch.memory_format:
     """Channels last where convolutions are faster so (GPUs, bfloat16 on CPUs), unless the network asks for planes.
 

@@ -29,7 +29,7 @@ from histofold.preprocess import Preprocess
 from histofold.tiles.augment import AugmentOptions
 from histofold.tiles.dataset import CropDataset
 from histofold.tiles.folds import in_cv
-from histofold.training.device import fabric_for, memory_format
+from histofold.training.device import fabric_for, memory_format, scaled
 from histofold.training.loop import Parts, fit, steps_per_epoch
 from histofold.training.oof import predict_fold, score_fold, settings_of, validate
 from histofold.training.optim import OptimizerOptions, build_optimizer, build_schedule
@@ -229,7 +229,7 @@ def build(
     network = network.to(fabric.device, memory_format=memory_format(network, fabric))
     loss = losses.build(dict(config.loss) or target.default_loss, target)
     settings = OptimizerOptions(**config.optimizer)
-    optimizer = build_optimizer(network, settings)
+    optimizer = build_optimizer(network, settings, fused=not scaled(fabric))
     per_epoch = steps_per_epoch(config.train, fabric.world_size)
     schedule = build_schedule(optimizer, settings, per_epoch * config.train.epochs, per_epoch)
     preprocess = Preprocess.from_dict(spec.preprocess)
