@@ -77,6 +77,27 @@ def test_macenko_brings_one_tissue_to_one_colour_however_it_was_stained() -> Non
 
 
 @pytest.mark.parametrize("method", sorted(stain.METHODS))
+def test_the_reference_stays_as_it_is(method: str) -> None:
+    """Also where it has a colour that is neither haematoxylin nor eosin, and glass brighter than the white."""
+    reference = stained(PINK)
+    reference[40:44, 40:60] = (90, 70, 30)
+    reference[:, :8] = 255
+    numbers, normalised = stain.METHODS[method]
+    changed = normalised(reference, numbers(reference))
+    assert np.abs(changed.astype(int) - reference).max() <= 1
+
+
+@pytest.mark.parametrize("level", [236, 240, 247, 255])
+def test_glass_has_one_level_with_and_without_tissue(level: int) -> None:
+    target = stain.macenko_numbers(stained(PURPLE, 1.3))
+    bare = np.full((96, 96, 3), level, np.uint8)
+    beside = stained(PINK)
+    beside[:, :16] = level
+    assert np.array_equal(stain.macenko(bare, target), bare)
+    assert np.abs(stain.macenko(beside, target)[:, :16].astype(int) - level).max() <= (0 if level >= stain.WHITE else 2)
+
+
+@pytest.mark.parametrize("method", sorted(stain.METHODS))
 def test_an_image_without_tissue_stays_without(method: str) -> None:
     numbers, normalised = stain.METHODS[method]
     target = numbers(stained(PINK))

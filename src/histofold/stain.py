@@ -75,7 +75,7 @@ def macenko_numbers(image: Image) -> Numbers:
 def macenko(image: Image, target: Numbers) -> Image:
     """Replace an image's two stains by those of `target`, at its strength (Macenko et al., ISBI 2009).
 
-    An image without enough stained tissue is left as it is.
+    Glass keeps its brightness. An image without enough stained tissue is left as it is.
     """
     found = _stains(image)
     if found is None:
@@ -83,10 +83,12 @@ def macenko(image: Image, target: Numbers) -> Image:
     vectors, strengths = found
     wanted = np.asarray(target, np.float64)
     scale = np.minimum(wanted[6:] / np.maximum(strengths, 1e-3), GAIN)
-    # One 3 × 3 map from optical densities to optical densities: unmix, rescale, mix.
-    change = np.linalg.pinv(vectors) @ np.diag(scale) @ wanted[:6].reshape(2, 3)
-    density = _density(image) @ change
-    return np.asarray(np.clip(np.rint(WHITE * np.exp(-density)), 0, 255), np.uint8)
+    # One 3 × 3 map from optical densities to optical densities: unmix, rescale, mix. What neither stain explains stays
+    # as it is, so that the reference's own numbers change nothing.
+    change = np.eye(3) + np.linalg.pinv(vectors) @ (np.diag(scale) @ wanted[:6].reshape(2, 3) - vectors)
+    # What is brighter than `WHITE` is glass, and as bright afterwards, as it is in an image without tissue.
+    glass = np.maximum(np.arange(256) / WHITE, 1)[image]
+    return np.asarray(np.clip(np.rint(WHITE * np.exp(-_density(image) @ change) * glass), 0, 255), np.uint8)
 
 
 def _density(image: Image) -> NDArray[np.float64]:

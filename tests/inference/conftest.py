@@ -81,6 +81,7 @@ class FakeSlide:
     """A slide in memory that counts what is read of it."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self.path = Path("fake.tiff")
         self.pixels = pixels
         self.height, self.width = pixels.shape[:2]
         self.rows_read = 0

@@ -221,8 +221,10 @@ def test_members_are_averaged_on_shared_bands(kit: Any) -> None:
     assert np.abs(both[0] - (alone + other) / 2).max() <= 1.01
 
 
-def test_bands_of_unequal_range_are_refused(kit: Any) -> None:
-    with pytest.raises(DataError, match=r"band distance: .*0\.0\.\.1\.0 and 0\.0\.\.8\.0"):
+def test_bands_of_unequal_range_are_not_averaged(kit: Any) -> None:
+    other = kit.member(kit.WideNet(2, seed=1), FOREGROUND, Band("distance", 0.0, 8.0))
+    assert common_bands([kit.member(kit.WideNet(2, seed=2), FOREGROUND, Band("distance")), other]) == (FOREGROUND,)
+    with pytest.raises(DataError, match=r"share no band.*band distance left out: .*0\.\.1 and 0\.\.8"):
         common_bands(
             [kit.member(kit.PixelNet(), Band("distance")), kit.member(kit.PixelNet(), Band("distance", 0.0, 8.0))]
         )

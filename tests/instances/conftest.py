@@ -29,19 +29,19 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "hminima": ({"name": "distance"}, {"name": "hminima"}),
     "flow": ({"name": "flow"}, {"name": "flow"}),
-    "hminima-image": ({"name": "distance", "scale": "image"}, {"name": "hminima", "top": 255.0}),
+    "hminima-image": ({"name": "distance", "scale": "image"}, {"name": "hminima"}),
 }
 """Name of the case → target, decoder."""
 
 
 def perfect_bands(target: targets.Target, labels: NDArray[Any]) -> Bands:
-    """Bands of a network that makes no mistake."""
+    """Bands of a network that makes no mistake, as decoders read them."""
     encoded = target.encode(labels)
     names = [band.name for band in target.bands]
     if target.activation == "softmax":
         return dict(zip(names, np.stack([encoded > 0, encoded == 1, encoded == 2]).astype(np.float32), strict=True))
     if target.name == "distance":
-        return {"foreground": (labels > 0).astype(np.float32), "distance": encoded[0]}
+        return {"foreground": (labels > 0).astype(np.float32), "distance": encoded[0] / target.bands[1].high}
     if target.name == "flow":
         encoded[1:] = 2 * encoded[1:] - 1
     return dict(zip(names, encoded, strict=True))

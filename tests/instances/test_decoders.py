@@ -1,16 +1,22 @@
 """What all decoders promise: separation, no overlap, invariance, odd shapes, and clear refusals."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+import torch
 import yaml
 from numpy.typing import NDArray
 
 from histofold import instances, metrics, targets
+from histofold.connected import parts
 from histofold.errors import ConfigError, DataError
+from histofold.inference.bandfile import BandFile, BandFileWriter, quantise
+from histofold.instances.secondlevel import SecondLevel
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "instances"
 Labels = NDArray[np.int32]
@@ -26,12 +32,15 @@ FLOORS = {
     "watershed_distance-border": 0.9,
 }
 """Least Kaggle metric of a round trip of touching and cut discs, where it is not .95."""
+LOOSE = {"core": 0.3, "threshold": 0.55}
+"""Cores that reach beyond the foreground, for decoders that have both."""
 
 
 def _check(labels: Labels, shape: tuple[int, ...]) -> None:
     assert labels.dtype == np.int32
     assert labels.shape == shape
     assert set(np.unique(labels)) | {0} == set(range(labels.max() + 1)), "1..n without gaps"
+    assert len(parts(labels)[1]) == labels.max() + 1, "every instance is connected"
 
 
 def _round_trip(case: Case, perfect: Perfect, labels: NDArray[Any], **options: Any) -> Labels:
@@ -146,7 +155,8 @@ def test_near_constant_noise_gives_no_nuclei(case: Case) -> None:
     """A stretch of each image to its own range would give 5 % foreground here."""
     rng = np.random.default_rng(0)
     target, settings = case
-    bands = {band.name: rng.normal(0.02 * band.high, 0.002, (64, 64)).astype(np.float32) for band in target.bands}
+    tops = {band.name: band.relative.high for band in target.bands}
+    bands = {name: rng.normal(0.02 * top, 0.002, (64, 64)).astype(np.float32) for name, top in tops.items()}
     assert instances.build(**settings)(bands).max() == 0
 
 
@@ -189,7 +199,8 @@ def test_bands_of_different_sizes_are_refused() -> None:
         ("components", {"collision": "first"}, "nearest or higher"),
         ("components", {"dilation": 2.5}, "expected int, found float"),
         ("hminima", {"depth": 0}, "1 to 255"),
-        ("hminima", {"top": 0}, "above 0"),
+        ("hminima", {"top": 0, "depth": 0}, "depth=0"),  # `top`, of an earlier version, is nothing to complain of
+        ("watershed", {"top": 1.0}, "no such option"),
         ("none", {"min_size": 3}, "no such option"),
     ],
 )
@@ -221,6 +232,19 @@ def test_every_decoder_has_a_config_and_a_grid_that_builds() -> None:
             instances.build(name, **setting)
 
 
+def test_the_borders_weight_is_tuned_where_there_is_a_border() -> None:
+    plain = instances.grid("watershed_distance", ("foreground", "distance"))
+    more = instances.grid("watershed_distance", ("foreground", "border", "distance"))
+    assert not any("border_weight" in setting for setting in plain)
+    assert {setting["border_weight"] for setting in more} == {0.0, 0.5}
+    assert [dict(setting, border_weight=0.0) for setting in plain] == [
+        setting for setting in more if setting["border_weight"] == 0
+    ]
+    assert len(more) <= 1.5 * len(plain)
+    for setting in more:
+        instances.build("watershed_distance", **setting)
+
+
 @pytest.mark.parametrize(
     ("target", "expected"),
     [
@@ -238,3 +262,92 @@ def test_auto_takes_what_suits_the_bands(target: str, expected: str) -> None:
     assert set(instances.build(expected).needs) <= set(bands)
     chosen = instances.resolve({"name": "none", "threshold": 0.3}, bands)
     assert chosen == instances.build("none", threshold=0.3)
+
+
+@pytest.mark.parametrize("smooth", [0, 3])
+def test_every_instance_is_connected_whatever_a_network_gives(case: Case, smooth: int) -> None:
+    target, settings = case
+    rng = np.random.default_rng(0)
+
+    def smoothed(low: float, high: float) -> NDArray[np.float32]:
+        noise = cv2.GaussianBlur(rng.random((96, 96)).astype(np.float32), (0, 0), 2.5)
+        return (low + (noise - noise.min()) / np.ptp(noise) * (high - low)).astype(np.float32)
+
+    for _ in range(6):
+        bands = {band.name: smoothed(band.relative.low, band.relative.high) for band in target.bands}
+        known = {key: value for key, value in LOOSE.items() if key in instances.options(settings["name"])}
+        _check(instances.build(**{**settings, **known, "smooth": smooth, "min_size": 0})(bands), (96, 96))
+
+
+@pytest.mark.parametrize("name", ["watershed", "watershed_inside", "watershed_distance"])
+def test_a_core_that_reaches_beyond_the_foreground_joins_nothing(name: str) -> None:
+    """A bridge of .45 makes one core of two nuclei at core .4, but they are apart in the foreground at .6."""
+    level = np.full((20, 40), 0.05, np.float32)
+    level[5:15, 5:15] = level[5:15, 22:32] = 0.9
+    level[9:11, 15:22] = 0.45
+    bands = {"foreground": level, "border": np.zeros_like(level), "inside": level, "distance": level}
+    found = instances.build(name, core=0.4, threshold=0.6)(bands)
+    assert found.max() == 2
+    assert found[10, 10] != found[10, 25]
+    level[9:11, 32:34] = 0.45
+    level[7:10, 34:37] = 0.9  # a part of nine pixels on the same core
+    assert instances.build(name, core=0.4, threshold=0.6, min_size=9)(bands).max() == 3
+    assert instances.build(name, core=0.4, threshold=0.6, min_size=10)(bands).max() == 2, "parts are dropped by size"
+
+
+def test_smoothing_may_cut_a_neck_and_leaves_two_instances() -> None:
+    foreground = np.zeros((20, 40), np.float32)
+    foreground[5:15, 5:15] = foreground[5:15, 22:32] = foreground[9, 15:22] = 1
+    assert instances.build("threshold")({"foreground": foreground}).max() == 1
+    assert instances.build("threshold", smooth=2)({"foreground": foreground}).max() == 2
+
+
+@pytest.mark.parametrize("decoder", ["auto", "hminima"])
+@pytest.mark.parametrize("scale", ["instance", "image"])
+def test_nuclei_that_touch_come_apart_in_whatever_units_the_distance_was_learned(
+    tmp_path: Path, decoder: str, scale: str
+) -> None:
+    y, x = np.mgrid[:64, :96]
+    labels = (np.hypot(y - 32, x - 30) <= 15).astype(np.int32)
+    labels[(np.hypot(y - 32, x - 56) <= 15) & (x >= 43)] = 2
+    target = targets.build("distance", scale=scale, activation="relu")
+    raw = torch.from_numpy(target.encode(labels))[None]
+    maps = target.to_bands(raw)[0].numpy()
+    codes = np.stack([quantise(value, band) for value, band in zip(maps, target.bands, strict=True)])
+    with BandFileWriter(tmp_path / "a.tif", target.bands, 64, 96) as writer:
+        writer.write_rows(0, codes)
+    with BandFile(tmp_path / "a.tif") as file:
+        bands = file.read()
+    assert bands["distance"].max() == 1
+    found = instances.resolve({"name": decoder}, list(bands))(bands)
+    assert found.max() == 2
+    assert metrics.dsb(labels, found) >= 0.7
+
+
+def test_saved_settings_may_still_name_the_top() -> None:
+    for name in ("watershed_distance", "hminima"):
+        for top in (1.0, 255.0):
+            assert instances.resolve({"name": name, "top": top}, ()) == instances.build(name)
+
+
+def test_a_second_level_that_learned_distances_of_0_to_255_is_refused(tmp_path: Path) -> None:
+    values = {"format": 1, "decoders": [{"name": "hminima", "top": 255.0}], "bands": ["distance"], "level": 0.5}
+    (tmp_path / "a.json").write_text(json.dumps({**values, "trees": {}}))
+    with pytest.raises(DataError, match=r"distance as 0\.\.255.*run evaluate again"):
+        SecondLevel.read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("options", [{}, {"level": 16, "depth": 60}, {"lines": True}])
+def test_h_minima_keep_a_faint_nucleus_whatever_lies_elsewhere(options: dict[str, Any]) -> None:
+    y, x = np.mgrid[:60, :200]
+
+    def cone(column: int, top: float) -> NDArray[np.float32]:
+        return (np.clip(1 - np.hypot(y - 30, x - column) / 15, 0, 1) * top).astype(np.float32)
+
+    decoder = instances.build("hminima", **options)
+    for top in (0.15, 0.2, 0.23, 0.5):
+        alone = decoder({"distance": cone(30, top)})
+        beside = decoder({"distance": cone(30, top) + cone(150, 1.0)})
+        assert (alone[:, :90] > 0).sum() > 20
+        assert np.array_equal(alone[:, :90] > 0, beside[:, :90] > 0)
+        assert (alone.max(), beside.max()) == (1, 2)

@@ -13,7 +13,8 @@ from skimage.morphology import local_minima, reconstruction
 from skimage.segmentation import watershed
 
 from histofold import instances, metrics
-from histofold.instances.cleanup import components, fill_holes, mend, renumber
+from histofold.connected import parts
+from histofold.instances.cleanup import apart, components, fill_holes, mend, renumber
 from histofold.instances.dilation import dilate
 from histofold.instances.flood import flood, levels
 from histofold.instances.hminima import clear_lines
@@ -100,6 +101,40 @@ def test_filled_holes_are_those_that_scipy_fills_in_each_instance(labels: Labels
     assert np.array_equal(fill_holes(labels, 1000), expected)
 
 
+@settings(max_examples=100, deadline=None)
+@given(SMALL)
+def test_parts_are_those_that_scipy_finds_label_by_label(labels: Labels) -> None:
+    found, owner = parts(labels)
+    assert found.dtype == np.int32
+    assert np.array_equal(owner[found], labels)
+    firsts = [int(np.flatnonzero(found == part)[0]) for part in range(1, len(owner))]
+    assert firsts == sorted(firsts), "numbered by their first pixels"
+    expected = [ndimage.label(labels == value, np.ones((3, 3)))[0] for value in np.unique(labels[labels > 0])]
+    assert len(owner) - 1 == sum(int(one.max()) for one in expected)
+    for one in expected:
+        for part in range(1, one.max() + 1):
+            assert len(np.unique(found[one == part])) == 1
+
+
+def test_parts_of_a_comb_a_spiral_and_many_labels() -> None:
+    comb = np.ones((50, 51), np.int32)
+    comb[:-1, 1::2] = 0  # teeth that meet in the last row
+    assert parts(comb)[1].tolist() == [0, 1]
+    assert parts(comb[:-1])[1].tolist() == [0, *[1] * 26]
+    many = np.arange(1, 90_001, dtype=np.int32).reshape(300, 300)
+    found, owner = parts(many)
+    assert np.array_equal(found, many)
+    assert len(owner) == 90_001
+    assert parts(np.zeros((0, 4), np.int32))[1].tolist() == [0]
+
+
+def test_only_what_is_not_connected_is_taken_apart() -> None:
+    labels = np.array([[5, 0, 5, 2], [5, 0, 0, 5]], np.int32)
+    assert apart(labels).tolist() == [[1, 0, 2, 3], [1, 0, 0, 2]]
+    connected = labels[:, :2]
+    assert apart(connected) is connected
+
+
 def test_holes_above_the_limit_stay() -> None:
     labels = np.ones((7, 7), np.int32)
     labels[2:4, 2:5] = 0
@@ -156,8 +191,8 @@ def test_h_minima_watershed_of_two_discs_as_measured(depth: int, count: int, pix
     mask = ((y - 32) ** 2 + (x - 25) ** 2 <= 81) | ((y - 32) ** 2 + (x - 38) ** 2 <= 81)
     assert mask.sum() == 464
     distance = ndimage.distance_transform_edt(mask)
-    band = (distance / distance.max() * 255).astype(np.float32)
-    options = {"level": 24, "depth": depth, "top": 255.0, "min_size": 0, "max_hole": 0}
+    band = (distance / distance.max()).astype(np.float32)
+    options = {"level": 24, "depth": depth, "min_size": 0, "max_hole": 0}
     found = instances.build("hminima", lines=True, **options)({"distance": band})
     assert (found.max(), np.count_nonzero(found)) == (count, pixels)
     whole = instances.build("hminima", **options)({"distance": band})

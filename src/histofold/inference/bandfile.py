@@ -222,6 +222,7 @@ class BandFile:
         self.path = path
         if not path.is_file():
             raise DataError(f"{path}: no such band file; predict or train that fold first")
+        bound_cache()
         try:
             self._file = rasterio.open(path)
             tags = self._file.tags()
@@ -262,9 +263,9 @@ class BandFile:
         return self._read(self.index(name) + 1, None)
 
     def read(self) -> dict[str, NDArray[np.float32]]:
-        """Values of all bands: float32 (H, W) by name."""
+        """Values of all bands as decoders read them (`Band.relative`, nothing beyond 1): float32 (H, W) by name."""
         codes = self._read(None, None)
-        return {band.name: dequantise(codes[index], band) for index, band in enumerate(self.bands)}
+        return {band.name: dequantise(codes[index], band.relative) for index, band in enumerate(self.bands)}
 
     def index(self, name: str) -> int:
         """Number of a band, 0 for the first.

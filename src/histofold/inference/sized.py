@@ -68,7 +68,7 @@ def measured(
     zoom = 1.0
     for _ in range(LOOKS):
         codes = _codes(Magnified(source, zoom), members, weights, quick)
-        values = {band.name: dequantise(code, band) for band, code in zip(bands, codes, strict=True)}
+        values = {band.name: dequantise(code, band.relative) for band, code in zip(bands, codes, strict=True)}
         diameter = typical_diameter(decoder(values)) / zoom
         last, zoom = zoom, magnification(diameter, settings.size)
         if max(zoom / last, last / zoom) < CLOSE:

@@ -25,7 +25,7 @@ from histofold.inference.readahead import ahead
 from histofold.inference.settings import Settings, divisor_of
 from histofold.inference.sources import ArraySource, Enhance, SlideSource, Source
 from histofold.preprocess import Preprocess
-from histofold.targets.base import Band
+from histofold.targets.base import Band, in_common, unlike
 
 __all__ = ["ArraySource", "Settings", "SlideSource", "Source", "axes", "common_bands", "output_bands", "predict_rows"]
 
@@ -120,23 +120,16 @@ def check_scale(source: Source, members: Sequence[Member]) -> None:
 
 
 def common_bands(members: Sequence[Member]) -> tuple[Band, ...]:
-    """Bands that all members give, in the order of the first.
+    """Bands that all members give with one range, in the order of the first, as `evaluate` averaged them.
 
     Raises:
-        DataError: they share none, or give one name different ranges.
+        DataError: they share none.
     """
-    others = [{band.name: band for band in member.bands} for member in members[1:]]
-    shared = tuple(band for band in members[0].bands if all(band.name in other for other in others))
+    bands = [member.bands for member in members]
+    shared = in_common(bands)
     if not shared:
-        raise DataError("the members of an ensemble share no band; choose runs whose targets have one in common")
-    for band in shared:
-        for other in others:
-            found = other[band.name]
-            if (found.low, found.high) != (band.low, band.high):
-                raise DataError(
-                    f"band {band.name}: members give it the ranges {band.low}..{band.high} and "
-                    f"{found.low}..{found.high}; choose runs with equal target options"
-                )
+        why = "".join(f"; {line}" for line in unlike(bands))
+        raise DataError(f"the members of an ensemble share no band; choose runs whose targets have one in common{why}")
     return shared
 
 

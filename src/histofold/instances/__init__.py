@@ -15,7 +15,7 @@ from typing import Any
 from histofold.instances.base import Decoder
 from histofold.instances.components import Components
 from histofold.instances.flow import Follow
-from histofold.instances.grids import GRIDS
+from histofold.instances.grids import GRIDS, WITH_BORDER
 from histofold.instances.hminima import HMinima
 from histofold.instances.threshold import Mask, Threshold
 from histofold.instances.watershed import DistanceWatershed, InsideWatershed, Watershed
@@ -37,13 +37,18 @@ _DEFAULTS = (
 """Band → decoder; the first band that is there decides. Distance before border: better out of fold (bench ablation)."""
 
 
+RETIRED: Mapping[str, tuple[str, ...]] = {"watershed_distance": ("top",), "hminima": ("top",)}
+"""Options that ensembles from before still name; `top` was the value of the deepest pixels, which is now always 1."""
+
+
 def build(name: str, **options: Any) -> Decoder:
-    """Make the decoder of a name.
+    """Make the decoder of a name; options of an earlier version that mean nothing any more are left out.
 
     Raises:
         ConfigError: unknown name or option, or a value of the wrong type or out of range.
     """
-    return REGISTRY.build(name, **options)
+    retired = RETIRED.get(name, ())
+    return REGISTRY.build(name, **{key: value for key, value in options.items() if key not in retired})
 
 
 def names() -> list[str]:
@@ -76,11 +81,11 @@ def resolve(settings: Mapping[str, Any], bands: Iterable[str]) -> Decoder:
     return build(default_for(bands) if name == "auto" else name, **rest)
 
 
-def grid(name: str) -> list[dict[str, Any]]:
-    """Settings of a decoder that tuning tries, as option dicts.
+def grid(name: str, bands: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Settings of a decoder that tuning tries, as option dicts; some only where `bands` are there.
 
     Raises:
         ConfigError: unknown name.
     """
     REGISTRY.find(name)
-    return GRIDS[name]()
+    return WITH_BORDER[name]() if name in WITH_BORDER and "border" in bands else GRIDS[name]()

@@ -16,6 +16,7 @@ from histofold.registry import require
 
 Map = NDArray[np.float32]
 Bands = Mapping[str, Map]
+"""(H, W) by name, none beyond 1, as `BandFile.read` gives them (`Band.relative`)."""
 Step = tuple[Callable[[Any], Any], tuple[str, ...]]
 """A function of what the step before gave (the first: the bands), and the names of the options that it reads."""
 

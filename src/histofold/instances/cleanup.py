@@ -1,4 +1,4 @@
-"""What is done to found instances: holes filled, outlines smoothed, specks dropped, numbers made consecutive."""
+"""What is done to found instances: made connected, outlines smoothed, holes filled, specks dropped, renumbered."""
 
 from __future__ import annotations
 
@@ -7,20 +7,28 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from histofold.connected import parts
+
 Labels = NDArray[np.int32]
 """(H, W), 0 background, 1..n instances."""
 
 
 def mend(labels: Labels, max_hole: int, smooth: int) -> Labels:
-    """Smooth outlines, then fill holes, of labels (H, W).
+    """Part what is not connected, smooth outlines and fill holes, of labels (H, W).
+
+    Every instance is connected afterwards, diagonal neighbours included. A core may reach over ground that is no
+    foreground, flows from far apart may end together, a higher label may cut through a lower one, and smoothing may cut
+    a neck: the parts are instances of their own, and those that are too small are dropped as any other.
 
     Args:
         labels: (H, W) int32, 0 background.
         max_hole: pixels; holes up to this size that lie within a single instance are filled; 0 fills none.
         smooth: passes of a 3×3 majority vote.
     """
+    labels = apart(labels)
     for _ in range(smooth):
         labels = _majority(labels)
+    labels = apart(labels) if smooth > 0 else labels
     return fill_holes(labels, max_hole) if max_hole > 0 else labels
 
 
@@ -28,6 +36,12 @@ def components(mask: NDArray[np.bool_]) -> Labels:
     """Connected components of a mask (H, W), diagonal neighbours included: int32 labels."""
     _, labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8, ltype=cv2.CV_32S)
     return labels
+
+
+def apart(labels: Labels) -> Labels:
+    """Give every connected part of a label (H, W) a number of its own; the same array where all are connected."""
+    found, owner = parts(labels)
+    return labels if len(np.unique(owner)) == len(owner) else found
 
 
 def with_the_rest(labels: Labels, mask: NDArray[np.bool_]) -> Labels:

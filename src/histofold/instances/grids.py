@@ -1,6 +1,10 @@
 """The settings that tuning tries for each decoder: few values of each option that matters, all combinations.
 
 Options are listed in the order of the decoder's steps, so that neighbours in the list share the early ones.
+
+What is in no grid stays as it is set. `smooth` and `max_hole` come after the flood, so that each value of theirs would
+mend and score all label images once more, twice the time for two values; `components.rule` (and `collision`) belongs to
+a form of the target, `hminima.lines` to the authors' output, and the flow's walk to what it learned.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ def _all(**values: Sequence[Any]) -> Settings:
     return [dict(zip(values, choice, strict=True)) for choice in product(*values.values())]
 
 
+_DISTANCE = {"core": (0.4, 0.5, 0.6, 0.7, 0.8), "min_core": (1, 5), "threshold": _FOREGROUND, "min_size": _SIZES}
+
 GRIDS: dict[str, Callable[[], Settings]] = {
     "none": lambda: _all(threshold=_LEVELS),
     "threshold": lambda: _all(threshold=_LEVELS, min_size=_SIZES),
@@ -32,9 +38,16 @@ GRIDS: dict[str, Callable[[], Settings]] = {
         min_size=_SIZES,
     ),
     "watershed_inside": lambda: _all(core=_LEVELS, min_core=(1, 5), threshold=_FOREGROUND, min_size=_SIZES),
-    "watershed_distance": lambda: _all(
-        core=(0.4, 0.5, 0.6, 0.7, 0.8), min_core=(1, 5), threshold=_FOREGROUND, min_size=_SIZES
-    ),
+    "watershed_distance": lambda: _all(**_DISTANCE),
     "flow": lambda: _all(threshold=_FOREGROUND, merge=(0, 1, 2, 3), min_support=(5, 10, 20), min_size=_SIZES),
     "hminima": lambda: _all(depth=(5, 10, 20, 40, 60), level=(16, 24, 32, 40, 48), min_size=_SIZES),
 }
+
+WITH_BORDER: dict[str, Callable[[], Settings]] = {
+    # The border's weight costs half as much again, as small cores are tried without it only.
+    "watershed_distance": lambda: [
+        *_all(border_weight=(0.0,), **_DISTANCE),
+        *_all(border_weight=(0.5,), **{**_DISTANCE, "min_core": (1,)}),
+    ],
+}
+"""Decoders whose grid is another one where there is a band `border`, which they can do without."""

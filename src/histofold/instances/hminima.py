@@ -9,10 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histofold.instances.base import Decoder, Map, Step, Tidy
-from histofold.instances.cleanup import Labels, components
+from histofold.instances.cleanup import Labels, components, with_the_rest
 from histofold.instances.flood import flood, levels
 from histofold.instances.minima import h_minima, regional_minima
 from histofold.registry import require
+
+BACKGROUND = 255
+"""Level of the background in the map that is upside down."""
 
 
 class Basins(NamedTuple):
@@ -27,28 +30,27 @@ class Basins(NamedTuple):
 class HMinima(Tidy, Decoder):
     """The distance map upside down, its shallow minima filled, and flooded from those that are left.
 
-    After Aatresh et al. (2021), with two differences: levels are on a fixed scale (0..`top` is 0..255) and not
-    stretched to each image, which invents nuclei in empty ones; and touching instances keep the pixels between them
-    unless `lines` asks for the authors' gaps. Background is what is below `level`, not the commonest label.
+    After Aatresh et al. (2021), with two differences: levels are on a fixed scale (0..1 is 0..255) and not stretched to
+    each image, which invents nuclei in empty ones; and touching instances keep the pixels between them unless `lines`
+    asks for the authors' gaps. Background is what is below `level`, not the commonest label. A nucleus that is less
+    than `depth` deep in all is filled to the background's level and is one instance; with the authors' depth of 7
+    below their level of 28 there are none such.
 
     Args:
         level: 0..255; distances below it are background.
         depth: lambda, 0..255; minima less deep are filled, so that more of it splits less.
         lines: clear the pixels where two instances touch.
-        top: value of the band that is level 255: 1, or 255 for `target.scale=image`.
     """
 
     name: ClassVar[str] = "hminima"
     level: int = 32
     depth: int = 40
     lines: bool = False
-    top: float = 1.0
 
     def __post_init__(self) -> None:
         self._check_tidy()
         require(1 <= self.level <= 255, "instances.level", self.level, "1 to 255")
         require(1 <= self.depth <= 255, "instances.depth", self.depth, "1 to 255")
-        require(self.top > 0, "instances.top", self.top, "above 0")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -58,19 +60,21 @@ class HMinima(Tidy, Decoder):
     def steps(self) -> tuple[Step, ...]:
         """Minima, flood, cleaning."""
         return (
-            (self._minima, ("top", "level", "depth")),
+            (self._minima, ("level", "depth")),
             (self._flood, ("lines",)),
             *self._tidy_steps(),
         )
 
     def _minima(self, bands: dict[str, Map]) -> Basins:
-        grey = levels(bands["distance"], 0.0, self.top)
+        grey = levels(bands["distance"])
         mask = grey >= self.level
-        surface = h_minima(np.where(mask, 255 - grey, 255).astype(np.uint8), self.depth)
+        surface = h_minima(np.where(mask, 255 - grey, BACKGROUND).astype(np.uint8), self.depth)
         return Basins(surface, components(regional_minima(surface) & mask), mask)
 
     def _flood(self, basins: Basins) -> Labels:
-        labels = flood(basins.surface, basins.markers, basins.mask)
+        # Filled nuclei are minima only in an image without any deeper one: others far away must not decide on them.
+        filled = basins.mask & (basins.surface == BACKGROUND)
+        labels = with_the_rest(flood(basins.surface, basins.markers, basins.mask), filled)
         return clear_lines(labels) if self.lines else labels
 
 

@@ -127,6 +127,8 @@ class SecondLevel:
         try:
             decoders = tuple({str(key): option for key, option in item.items()} for item in values["decoders"])
             bands, level = tuple(str(name) for name in values["bands"]), float(values["level"])
+            if any(item.get("top", 1) != 1 for item in decoders):
+                raise DataError(f"{path}: its trees know the distance as 0..255, which is 0..1 now; run evaluate again")
             return cls(decoders, bands, level, Trees.from_dict(values["trees"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}: damaged ({error!r}); run evaluate again") from error

@@ -117,20 +117,17 @@ class DistanceWatershed(_Watershed):
 
     Args:
         threshold: least foreground of an instance's pixel.
-        core: least value of distance / `top` − `border_weight` × border in a core.
+        core: least value of distance − `border_weight` × border in a core; the deepest pixels have distance 1.
         min_core: pixels; smaller cores are no markers.
         border_weight: how much a border takes away; 0: the border band is not read.
-        top: value of the deepest pixels: 1, or 255 for `target.scale=image`.
     """
 
     name: ClassVar[str] = "watershed_distance"
     border_weight: float = 0.0
-    top: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.border_weight >= 0, "instances.border_weight", self.border_weight, "0 or more")
-        require(self.top > 0, "instances.top", self.top, "above 0")
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -138,10 +135,9 @@ class DistanceWatershed(_Watershed):
         return ("foreground", "distance", "border") if self.border_weight > 0 else ("foreground", "distance")
 
     def _seed_options(self) -> tuple[str, ...]:
-        return ("border_weight", "top", *super()._seed_options())
+        return ("border_weight", *super()._seed_options())
 
     def _height(self, bands: dict[str, Map]) -> Map:
-        height = bands["distance"] / np.float32(self.top)
-        if self.border_weight > 0:
-            height = height - np.float32(self.border_weight) * bands["border"]
-        return height
+        if self.border_weight == 0:
+            return bands["distance"]
+        return bands["distance"] - np.float32(self.border_weight) * bands["border"]

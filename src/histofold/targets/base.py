@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -23,6 +24,38 @@ class Band:
     name: str
     low: float = 0.0
     high: float = 1.0
+
+    @property
+    def relative(self) -> Band:
+        """The band as decoders read it: one that goes beyond 1 is divided by its highest value, others stay.
+
+        So a decoder's settings mean the same whatever units a target chose for what its network learns.
+        """
+        top = max(self.high, 1.0)
+        return Band(self.name, self.low / top, self.high / top)
+
+
+def in_common(bands: Sequence[Sequence[Band]]) -> tuple[Band, ...]:
+    """Bands that all members give, in the order of the first; with another range, a band of one name is another band.
+
+    A distance of 0..255 is stretched to its image and one of 0..1 to its instance, so that their mean says nothing.
+
+    Args:
+        bands: of each member.
+    """
+    return tuple(band for band in bands[0] if all(band in other for other in bands[1:]))
+
+
+def unlike(bands: Sequence[Sequence[Band]]) -> tuple[str, ...]:
+    """What each band is left out for that members give by one name and with different ranges, in words."""
+    ranges = [{band.name: f"{band.low:g}..{band.high:g}" for band in member} for member in bands]
+    shared = {band.name for band in in_common(bands)}
+    names = [name for name in ranges[0] if name not in shared and all(name in member for member in ranges)]
+    return tuple(
+        f"band {name} left out: members give it the ranges {' and '.join(dict.fromkeys(one[name] for one in ranges))}; "
+        "runs with equal target options share it"
+        for name in names
+    )
 
 
 class Target(ABC):

@@ -7,70 +7,20 @@ What lies outside the image carries label 0 and weight 0. This is the only modul
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import albumentations as A
 import cv2
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from histofold.connected import parts
+from histofold.options import AugmentOptions
 
-@dataclass(frozen=True)
-class AugmentOptions:
-    """What may happen to a training crop; every probability is 0..1.
+CRUMB = 8
+"""Pixels below which a part of an instance that the crop's edge leaves apart is the sampling's work and not the edge's.
 
-    Attributes:
-        flip: probability of each of the two mirrorings.
-        quarter: rotate by a random multiple of 90 degrees.
-        rotate: largest rotation in degrees, on top of the quarter turns.
-        scale: factor range of the magnification, drawn log-uniformly.
-        shear: largest shear in degrees.
-        noise: probability of zero-mean Gaussian noise, with standard deviation `noise_std` (share of 255).
-        brightness, contrast: largest relative changes, drawn with probability `light`.
-        gamma: range of the exponent × 100, drawn with probability `light` instead of brightness and contrast.
-        hue, saturation, value: largest shifts (degrees of OpenCV's hue, grey levels), with probability `colour`.
-        stain: probability of changing the amounts of haematoxylin and eosin in the tissue: factors of `stain_scale`
-            and offsets of `stain_shift` on the two stains' optical densities.
-        blur: probability of a slight Gaussian blur.
-        invert: probability of inverting intensities (bright field ↔ fluorescence).
-        shuffle: probability of permuting the channels.
-        grey: probability of dropping colour.
-        stretch: percentile of the contrast stretch as preprocessing (it becomes part of the checkpoint); 0 is off.
-        clahe: clip limit of CLAHE as preprocessing (it becomes part of the checkpoint); 0 is off.
-        normalise: stain normalisation as preprocessing: `none`, `reinhard` or `macenko`, to the sample `reference`
-            (its numbers become part of the checkpoint).
-        copy_paste: probability of pasting some instances of another image into the crop.
-        mosaic: probability that a crop is put together from four images.
-    """
-
-    flip: float = 0.5
-    quarter: bool = True
-    rotate: float = 0.0
-    scale: tuple[float, float] = (1.0, 1.0)
-    shear: float = 0.0
-    noise: float = 0.0
-    noise_std: tuple[float, float] = (0.012, 0.028)
-    light: float = 0.0
-    brightness: float = 0.2
-    contrast: float = 0.2
-    gamma: tuple[float, float] = (80.0, 120.0)
-    colour: float = 0.0
-    hue: int = 20
-    saturation: int = 30
-    value: int = 20
-    stain: float = 0.0
-    stain_scale: tuple[float, float] = (0.6, 1.6)
-    stain_shift: tuple[float, float] = (-0.05, 0.05)
-    blur: float = 0.0
-    invert: float = 0.0
-    shuffle: float = 0.0
-    grey: float = 0.0
-    stretch: float = 0.0
-    clahe: float = 0.0
-    normalise: str = "none"
-    reference: str | None = None
-    copy_paste: float = 0.0
-    mosaic: float = 0.0
+A line thinner than a pixel is sampled in dashes.
+"""
 
 
 def draw_crop(
@@ -112,7 +62,9 @@ def warp(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.uint8]]:
     """Take a crop through `matrix`: image (crop, crop, 3), labels (crop, crop), and 1 where the image was real.
 
-    Labels keep their numbers; above 65,535 they travel as float64, the only wider type that OpenCV warps exactly.
+    Nearest neighbours cut necks that are thinner than a pixel of the crop; what they cut off an instance has no label
+    and counts as not real (`_drop_crumbs`). Labels keep their numbers; above 65,535 they travel as float64, the only
+    wider type that OpenCV warps exactly.
     """
     size = (crop, crop)
     linear = (cv2.INTER_NEAREST if is_exact(matrix) else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
@@ -122,7 +74,58 @@ def warp(
     truth = cv2.warpAffine(carried, matrix, size, flags=nearest, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
     inside = np.ones(image.shape[:2], np.uint8)
     valid = cv2.warpAffine(inside, matrix, size, flags=nearest, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-    return np.asarray(pixels, np.uint8), np.asarray(truth).astype(np.int32), np.asarray(valid, np.uint8)
+    whole, real = np.asarray(truth).astype(np.int32), np.asarray(valid, np.uint8)
+    if not is_exact(matrix):
+        _drop_crumbs(whole, real)
+    return np.asarray(pixels, np.uint8), whole, real
+
+
+def _drop_crumbs(labels: NDArray[np.int32], valid: NDArray[np.uint8]) -> None:
+    """Set to 0, in labels and valid (H, W), all of an instance but its largest connected part, in place.
+
+    What reaches the edge of the crop or of the image stays, as there an instance may truly be cut in two, unless it has
+    fewer than `CRUMB` pixels. It is tissue without a label, hence the weight 0.
+    """
+    found, owner = parts(labels)
+    order = np.argsort(owner, kind="stable")
+    if (owner[order[1:]] != owner[order[:-1]]).all():
+        return
+    areas = _areas(found, len(owner))
+    order = np.lexsort((-areas, owner))
+    crumb = np.zeros(len(owner), np.bool_)
+    crumb[order[1:]] = owner[order[1:]] == owner[order[:-1]]  # the same label has a larger part
+    _clear(labels, valid, found, crumb, areas)
+
+
+@numba.njit(nogil=True, cache=True)
+def _areas(found: NDArray[np.int32], count: int) -> NDArray[np.int64]:
+    areas = np.zeros(count, np.int64)
+    for part in found.ravel():
+        areas[part] += 1
+    return areas
+
+
+@numba.njit(nogil=True, cache=True)
+def _clear(
+    labels: NDArray[np.int32],
+    valid: NDArray[np.uint8],
+    found: NDArray[np.int32],
+    crumb: NDArray[np.bool_],
+    areas: NDArray[np.int64],
+) -> None:
+    """Clear the parts (H, W) that are crumbs, but for those of `CRUMB` pixels or more that an edge cut."""
+    height, width = found.shape
+    cut = np.zeros(crumb.size, np.bool_)
+    for y in range(height):
+        for x in range(width):
+            if crumb[found[y, x]] and areas[found[y, x]] >= CRUMB:
+                border = y == 0 or x == 0 or y == height - 1 or x == width - 1
+                if border or valid[y - 1 : y + 2, x - 1 : x + 2].min() == 0:
+                    cut[found[y, x]] = True
+    for y in range(height):
+        for x in range(width):
+            if crumb[found[y, x]] and not cut[found[y, x]]:
+                labels[y, x], valid[y, x] = 0, 0
 
 
 def is_exact(matrix: NDArray[np.float64]) -> bool:
