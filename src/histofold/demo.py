@@ -11,6 +11,7 @@ from histofold import cli
 from histofold.compose import compose, load
 from histofold.config import Config
 from histofold.errors import ConfigError
+from histofold.evaluation.crossfit import interval_text
 from histofold.files import read_json
 
 NAME = "demo"
@@ -63,6 +64,18 @@ BUDGETS = {"demo_kidney": "demo", "demo_nuclei": "demo_nuclei"}
 """Competition → the experiment that the demo runs it with."""
 
 
+def base(overrides: Sequence[str]) -> list[str]:
+    """What all steps are run with: the experiment of the chosen sample, then `overrides`.
+
+    Raises:
+        ConfigError: an override is wrong.
+    """
+    config = load(compose(["experiment=demo", *overrides]))
+    if config.competition.name not in BUDGETS:
+        raise ConfigError(f"competition={config.competition.name}: the demo runs on {' or '.join(BUDGETS)}")
+    return [f"experiment={BUDGETS[config.competition.name]}", *overrides]
+
+
 def demo(overrides: Sequence[str]) -> int:
     """Run all steps with `overrides` on top of their own; gives the exit code.
 
@@ -70,18 +83,15 @@ def demo(overrides: Sequence[str]) -> int:
         ConfigError: an override is wrong.
         HistofoldError: a step failed; the same command goes on with it.
     """
-    config = load(compose(["experiment=demo", *overrides]))
-    if config.competition.name not in BUDGETS:
-        raise ConfigError(f"competition={config.competition.name}: the demo runs on {' or '.join(BUDGETS)}")
-    base = [f"experiment={BUDGETS[config.competition.name]}", *overrides]
-    config = load(compose(base))
+    common = base(overrides)
+    config = load(compose(common))
     begun = time.monotonic()
     done: list[Step] = []
     todo = steps()
     for number, step in enumerate(todo, 1):
         print(f"\n━━ {number}/{len(todo)}  {step.title}", flush=True)
         start = time.monotonic()
-        given = [*base, *step.overrides]
+        given = [*common, *step.overrides]
         cli.run(step.verb, compose(given), given)
         done.append(replace(step, seconds=time.monotonic() - start))
     print(summary(config, done, time.monotonic() - begun))
@@ -93,7 +103,7 @@ def summary(config: Config, done: Sequence[Step], seconds: float) -> str:
     name = config.competition.name
     oof, sent = config.path("oof") / name, config.path("submissions") / name / NAME
     record = read_json(oof / "ensembles" / f"{NAME}.json")
-    low, high = record["score"]["interval"]
+    around = interval_text(record["score"]["interval"])
     lines = ["", f"━━ done in {seconds / 60:.1f} minutes"]
     lines += [f"  {step.seconds:6.1f} s  {step.title}" for step in done]
     lines += ["", "  written:"]
@@ -106,7 +116,7 @@ def summary(config: Config, done: Sequence[Step], seconds: float) -> str:
         "report, for a browser": sent / "report.html",
     }
     lines += [f"    {text:<22} {_short(path)}" for text, path in places.items() if path.exists()]
-    lines += ["", f"  out of fold: {record['metric']} {record['score']['cross_fitted']:.4f} ({low:.4f} to {high:.4f})"]
+    lines += ["", f"  out of fold: {record['metric']} {record['score']['cross_fitted']:.4f} ({around})"]
     test = _test_score(sent / "scores.csv")
     if test is not None:
         lines.append(f"  hidden test: {record['metric']} {test:.4f}; Otsu's threshold there: {_otsu(config):.4f}")

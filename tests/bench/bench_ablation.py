@@ -32,7 +32,7 @@ import pandas as pd
 
 from histofold import compose
 from histofold.evaluation import secondrun
-from histofold.evaluation.crossfit import interval
+from histofold.evaluation.crossfit import TOO_FEW, interval
 from histofold.evaluation.oof import MeanBands, find_run, predictions
 from histofold.evaluation.tune import Members, tune
 from histofold.workspace import Workspace
@@ -139,8 +139,8 @@ def table_of(tables: dict[str, pd.DataFrame], minutes: dict[str, float]) -> str:
         if before is not None:
             both = table.merge(before[["sample_id", "score"]], on="sample_id", suffixes=("", "_before"))
             gain = (both["score"] - both["score_before"]).to_numpy(np.float64)
-            low, high = interval(gain, both["group"].to_numpy(str))
-            change, spread = f"{gain.mean():+.4f}", f"{low:+.4f} to {high:+.4f}"
+            ends = interval(gain, both["group"].to_numpy(str))
+            change, spread = f"{gain.mean():+.4f}", f"{ends[0]:+.4f} to {ends[1]:+.4f}" if ends else TOO_FEW
         values = [f"{table[name].mean():.4f}" for name in ("score", *SHOWN)]
         lines.append(" | ".join([row, values[0], change, spread, *values[1:], f"{minutes[row]:.1f}"]))
         before = before if row.startswith(ASIDE) else table

@@ -29,7 +29,7 @@ import pandas as pd
 from bench_ablation import subset
 from omegaconf import OmegaConf
 
-from histofold.evaluation.crossfit import interval
+from histofold.evaluation.crossfit import TOO_FEW, interval
 from histofold.files import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -217,8 +217,8 @@ def changed(first: pd.DataFrame, scores: pd.DataFrame) -> str:
     """The mean change of the score against a first row, with the interval over groups."""
     both = scores.merge(first[["sample_id", "score"]], on="sample_id", suffixes=("", "_first"))
     gain = (both["score"] - both["score_first"]).to_numpy(np.float64)
-    low, high = interval(gain, both["group"].to_numpy(str))
-    return f"{gain.mean():+.3f} ({low:+.3f} to {high:+.3f})"
+    ends = interval(gain, both["group"].to_numpy(str))
+    return f"{gain.mean():+.3f} ({f'{ends[0]:+.3f} to {ends[1]:+.3f}' if ends else TOO_FEW})"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

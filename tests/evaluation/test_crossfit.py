@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histofold.evaluation.crossfit import best_column, cross_fit, interval
+from histofold.evaluation.crossfit import best_column, cross_fit, interval, interval_text
 
 
 def test_a_folds_own_scores_do_not_choose_its_setting() -> None:
@@ -39,6 +40,21 @@ def test_the_interval_draws_groups_and_is_wider_for_it() -> None:
     scores = np.repeat(random.random(10), 10)
     alone = interval(scores, np.arange(100).astype(str))
     grouped = interval(scores, np.repeat(np.arange(10), 10).astype(str))
+    assert alone is not None
+    assert grouped is not None
     assert grouped[1] - grouped[0] > 2 * (alone[1] - alone[0])
     assert grouped[0] < scores.mean() < grouped[1]
     assert interval(scores, np.arange(100).astype(str)) == alone
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_one_or_two_groups_have_no_interval(groups: int) -> None:
+    scores = np.linspace(0, 1, 50)
+    assert interval(scores, (np.arange(50) % groups).astype(str)) is None
+    assert interval(scores, (np.arange(50) % 3).astype(str)) is not None
+
+
+def test_an_interval_in_words() -> None:
+    assert interval_text((0.25, 0.5)) == "0.2500 to 0.5000"
+    assert interval_text([0.25, 0.5], ", ") == "0.2500, 0.5000"
+    assert interval_text(None) == "too few groups for an interval"

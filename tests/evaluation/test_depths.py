@@ -12,6 +12,8 @@ import torch
 from omegaconf import OmegaConf
 
 from histofold import cli
+from histofold.evaluation.depths import Depth, nested, report
+from histofold.evaluation.pruned import note
 from histofold.inference import checkpoint
 from histofold.inference.ensemble import Ensemble
 from histofold.inference.member import Member
@@ -23,6 +25,32 @@ TINY = [
     "train.precision=32-true", "train.validate_every=0", "predict.tta=none", "predict.device=cpu",
     "evaluate.workers=1", "evaluate.bootstrap=20", "prepare.workers=1", "prepare.n_folds=2",
 ]  # fmt: skip
+
+
+def depth(number: int, *folds: float) -> Depth:
+    """A depth with one sample in each fold."""
+    return Depth(number, {fold: np.array([score]) for fold, score in enumerate(folds)}, 1.0)
+
+
+def test_each_fold_is_scored_at_the_depth_that_the_others_choose() -> None:
+    # Fold 0 alone likes L1, the others L2.
+    found = [depth(1, 0.9, 0.2, 0.3), depth(2, 0.1, 0.5, 0.5)]
+    assert nested(found, 0.0) == pytest.approx((0.1 + 0.2 + 0.3) / 3), "fold 0 has L2, the others L1 because of fold 0"
+    assert max(item.score() for item in found) > 0.36
+    assert nested([depth(1, 0.9), depth(2, 0.1)], 0.0) is None, "one fold has no others"
+    text = report("x", [depth(1, 0.9), depth(2, 0.1)], 1, 0.0, None, 3)
+    assert "L1 was chosen on the one fold that scores it: 0.9000 is optimistic" in text
+
+
+def test_a_pruned_run_says_how_its_depth_was_chosen(tmp_path: Path) -> None:
+    assert note(tmp_path) is None
+    pd.DataFrame({"depth": [1, 2], "score": [0.5, 0.6], "seconds": 1.0}).to_csv(tmp_path / "depths.csv", index=False)
+    said = note(tmp_path)
+    assert said is not None, "also where an earlier version wrote it"
+    assert said.endswith("optimistic by that choice")
+    rows = {"depth": [1, 2], "score": [0.5, 0.6], "chosen": ["", "on all folds"], "nested": [None, 0.55]}
+    pd.DataFrame(rows).to_csv(tmp_path / "depths.csv", index=False)
+    assert (note(tmp_path) or "").endswith("with depths that the other folds chose: 0.5500")
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +96,10 @@ def test_a_wide_tolerance_keeps_the_shallowest_and_none_the_best(
         assert (table["seconds"] > 0).all()
         chosen = choose_depth(dict(zip(table["depth"], table["score"], strict=True)), tolerance)
         assert chosen == 1 or tolerance == 0
+        mark, honest = table["chosen"].eq("on all folds"), table["nested"].dropna()
+        assert table["depth"][mark].tolist() == [chosen]
+        assert honest.index.tolist() == table.index[mark].tolist()
+        assert f"the depth that the other folds choose: {honest.iloc[0]:.4f}; optimistic, L{chosen} chosen" in said
         assert f"L{chosen} " in next(line for line in said.splitlines() if "chosen" in line)
         for fold in (0, 1):
             spec, state = checkpoint.load(folder / f"fold{fold}" / "model.ckpt")

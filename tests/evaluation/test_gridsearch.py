@@ -173,6 +173,29 @@ def test_two_folds_cannot_judge_settings_for_strata_for_each_other() -> None:
     assert kept.strata, "the submission may have them"
 
 
+def test_a_single_fold_cannot_judge_settings_for_strata() -> None:
+    tops, folds, strata = mixed()
+    search = GridSearch(GRID, landscape(tops))
+    alone = np.zeros_like(folds)
+    one = choose(search, alone, strata)
+    kept, finer = choose_strata(search, alone, strata, one)
+    assert kept is one
+    assert finer.cross_fitted > one.cross_fitted, "in-sample, which is no reason"
+    assert tune._compared(one, finer, kept, judged=False) == (
+        "a setting for each of 2 strata: not judged with one fold, not kept"
+    )
+
+
+def test_without_a_stratum_large_enough_nothing_is_compared() -> None:
+    strata = np.repeat(["a", "b"], LEAST - 1)
+    search = GridSearch(GRID, landscape(np.full(len(strata), 0.5)))
+    one = choose(search, np.arange(len(strata)) % 3, strata)
+    kept, finer = choose_strata(search, np.arange(len(strata)) % 3, strata, one)
+    assert not finer.strata
+    said = tune._compared(one, finer, kept, judged=True)
+    assert said == "settings for strata: none, as no stratum has 10 images"
+
+
 def test_a_users_least_size_is_tried_with_every_setting() -> None:
     grid = instances.grid("watershed_distance")
     tried = tune.settings_to_try(instances.build("watershed_distance", min_size=90))

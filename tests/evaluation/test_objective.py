@@ -32,7 +32,7 @@ class Drawn:
     truth: list[NDArray[np.int32]]
     name: str = "drawn"
     kind: str = "images"
-    metric: str = "dsb"
+    metric: str = "dice"
 
     def labels(self, sample_id: str) -> NDArray[np.int32]:
         return self.truth[int(sample_id)]
@@ -76,14 +76,16 @@ def _mean(scorer: Scorer, at: int, weights: Weights) -> MeanBands:
     return MeanBands(scorer.bands[at].paths, weights, NAMES)
 
 
-def test_dice_of_every_level_is_that_of_the_mean(scorer: Scorer) -> None:
+@pytest.mark.parametrize("metric", ["dice", "iou"])
+def test_the_score_of_every_level_is_that_of_the_mean(scorer: Scorer, metric: str) -> None:
+    scorer.competition.metric = metric
     for weights, table in zip(MIXTURES, scorer(MIXTURES, ROWS), strict=True):
         assert table.shape == (2, len(LEVELS))
         for row, at in zip(table, ROWS, strict=True):
             truth = _truth(scorer, at)
             codes = _mean(scorer, at, weights).rows("foreground", 0, truth.shape[0])
             for level in (1, 60, 128, 200, 255):
-                assert row[level - 1] == pytest.approx(metrics.dice(truth, codes >= level), abs=2e-3)
+                assert row[level - 1] == pytest.approx(getattr(metrics, metric)(truth, codes >= level), abs=2e-3)
 
 
 def test_large_samples_are_looked_at_on_a_lattice(scorer: Scorer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,6 +101,7 @@ def test_large_samples_are_looked_at_on_a_lattice(scorer: Scorer, monkeypatch: p
 
 def test_instances_are_those_of_the_decoded_mean(scorer: Scorer) -> None:
     decoder = instances.build("watershed")
+    scorer.competition.metric = "dsb"
     found = Scorer(scorer.competition, scorer.sample_ids, scorer.bands, (decoder,), 2)(MIXTURES, ROWS)
     for weights, table in zip(MIXTURES, found, strict=True):
         for row, at in zip(table, ROWS, strict=True):

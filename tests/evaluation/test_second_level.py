@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from histofold import instances, metrics
 from histofold.errors import DataError
-from histofold.evaluation.secondlevel import cross_fitted, learn, truth_iou
+from histofold.evaluation.secondlevel import Learner, cross_fitted, learn, preferred, truth_iou
 from histofold.evaluation.secondrun import candidates_of
 from histofold.instances.candidates import Candidates, best_iou, find
 from histofold.instances.secondlevel import keep
@@ -48,8 +48,12 @@ def learned(count: int = 12) -> tuple[list[Any], list[Any]]:
 
 
 def scored(found: list[Any], folds: NDArray[np.int64], truths: list[Any]) -> NDArray[np.float64]:
-    labels = cross_fitted(found, folds, lambda at, own: metrics.dsb(truths[at], own))
-    return np.array([metrics.dsb(truth, own) for truth, own in zip(truths, labels, strict=True)])
+    labels = cross_fitted(learner(found, folds, truths))
+    return np.array([metrics.dsb(truth, own) for truth, own in zip(truths, labels.values(), strict=True)])
+
+
+def learner(found: list[Any], folds: NDArray[np.int64], truths: list[Any]) -> Learner:
+    return Learner(found, folds, lambda at, own: metrics.dsb(truths[at], own))
 
 
 def test_candidates_come_from_every_setting_once() -> None:
@@ -107,6 +111,50 @@ def test_a_folds_truth_does_not_touch_its_own_choice() -> None:
     after = scored(wrong, folds, truths)
     assert np.array_equal(before[own], after[own])
     assert not np.array_equal(before[~own], after[~own])
+
+
+def test_without_a_fold_nothing_is_learned_of_it() -> None:
+    found, truths = learned(8)
+    folds = np.arange(8) % 4
+    before = cross_fitted(learner(found, folds, truths), frozenset({0, 1, 2}))
+    assert list(before) == [at for at in range(8) if folds[at] != 3], "it gets no labels either"
+    wrong = [(one, 1 - iou) if folds[at] == 3 else (one, iou) for at, (one, iou) in enumerate(found)]
+    empty = [np.zeros_like(truth) if folds[at] == 3 else truth for at, truth in enumerate(truths)]
+    after = cross_fitted(learner(wrong, folds, empty), frozenset({0, 1, 2}))
+    for at, labels in before.items():
+        np.testing.assert_array_equal(labels, after[at])
+
+
+@pytest.mark.parametrize("fold", range(3))
+def test_whether_a_fold_gets_it_owes_nothing_to_its_truth(fold: int) -> None:
+    """The others' scores alone decide, and all of them are of trees and settings that never saw the fold."""
+    found, truths = learned(6)
+    folds = np.arange(6) % 3
+    own = folds == fold
+    known = learner(found, folds, truths)
+    asked: list[NDArray[np.bool_]] = []
+
+    def alone(level: float) -> Any:
+        def scores(among: NDArray[np.bool_]) -> NDArray[np.float64]:
+            asked.append(among)
+            return np.where(among, level, np.nan)
+
+        return scores
+
+    assert preferred(known, alone(0.0), known.score).all()
+    assert not preferred(known, alone(1.0), known.score).any()
+    assert [among.tolist() for among in asked[:3]] == [(folds != one).tolist() for one in range(3)]
+    middle = float(np.mean([known.score(at, labels) for at, labels in cross_fitted(known).items()]))
+    before = preferred(known, alone(middle), known.score)
+    wrong = [(one, 1 - iou) if own[at] else (one, iou) for at, (one, iou) in enumerate(found)]
+    blind = Learner(wrong, folds, lambda at, labels: 0.0 if own[at] else known.score(at, labels))
+    assert preferred(blind, alone(middle), blind.score)[own].tolist() == before[own].tolist()
+
+
+def test_two_folds_cannot_prefer_it_for_each_other() -> None:
+    found, truths = learned(4)
+    known = learner(found, np.arange(4) % 2, truths)
+    assert not preferred(known, lambda among: np.zeros(4), known.score).any()
 
 
 def test_an_image_without_a_candidate_is_empty() -> None:

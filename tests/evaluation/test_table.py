@@ -53,7 +53,8 @@ def test_mask_scores_count_the_pixels_that_the_threshold_gives() -> None:
 
     rng = np.random.default_rng(0)
     values, truth = rng.integers(0, 256, (20, 30), dtype=np.uint8), rng.random((20, 30)) < 0.3
-    scores = mask_scores(metrics.histogram(values, truth), 100)
+    scores = mask_scores(metrics.histogram(values, truth), 100, "iou")
     counts = [int(scores[name]) for name in metrics.PIXELS]
     assert counts == [int(((values >= 100) & truth).sum()), int(truth.sum()), int((values >= 100).sum())]
+    assert scores["score"] == scores["iou"] < scores["dice"]
     assert metrics.pooled_counts(*counts) == pytest.approx({"dice": scores["dice"], "iou": scores["iou"]})

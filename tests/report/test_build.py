@@ -228,7 +228,7 @@ def test_the_verb_writes_and_says_where(
     competition: Competition, full: Places, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(run.competitions, "open", lambda config, folder: competition)
-    places = {"input": full[0], "oof": full[0], "submissions": full[1]}
+    places = {"input": full[0], "oof": full[0], "submissions": full[1], "prepared": full[0]}
     settings = SimpleNamespace(
         competition=None, path=places.__getitem__, name="duo", evaluate=SimpleNamespace(workers=1)
     )

@@ -87,6 +87,24 @@ def test_repeats_differ_in_seed_only() -> None:
     assert found[0]["spread"] == pytest.approx(np.std([0.4, 0.6], ddof=1))
 
 
+def test_repeats_are_compared_on_the_folds_that_they_share() -> None:
+    whole, part = run("a", [0.4, 0.4]), run("b", [0.6, 0.6], seed=1)
+    whole.folds.append(Fold(1, whole.folds[0].folder, None, table([0.9, 0.9], 1)))
+    (found,) = repeats([whole, part])
+    assert found["mean"] == pytest.approx(0.5), "the mean of the whole run, .65, is of other samples"
+    assert found["folds"] == "0"
+    assert [line.partial for line in leaderboard([whole, part])] == [False, True]
+
+
+def test_runs_are_ranked_by_the_metric_of_the_page() -> None:
+    runs = [run("a", [0.2, 0.2]), run("b", [0.4, 0.4])]
+    for one, dice in zip(runs, (0.9, 0.5), strict=True):
+        assert one.folds[0].scores is not None
+        one.folds[0].scores["dice"] = dice
+    assert [line.name for line in leaderboard(runs, "dsb")] == ["b", "a"]
+    assert [(line.name, line.value.mean) for line in leaderboard(runs, "dice")] == [("a", 0.9), ("b", 0.5)]
+
+
 def test_reliability_of_calibrated_levels_is_near_the_diagonal() -> None:
     random = np.random.default_rng(0)
     levels = random.integers(0, 256, 400_000)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+FEW_GROUPS = 3
+"""Groups below which an interval means nothing: of one it has no width, of two it is what they score."""
+
+TOO_FEW = "too few groups for an interval"
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,14 @@ def cross_fit(table: NDArray[np.float64], folds: NDArray[np.int64]) -> Choice:
 
 def interval(
     scores: NDArray[np.float64], groups: NDArray[np.str_], draws: int = 1000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Bootstrap interval of the mean, drawing whole groups: tiles of one patient or field are not independent."""
+) -> tuple[float, float] | None:
+    """Bootstrap interval of the mean, drawing whole groups: tiles of one patient or field are not independent.
+
+    None with fewer than `FEW_GROUPS` groups.
+    """
     names, codes = np.unique(groups, return_inverse=True)
+    if len(names) < FEW_GROUPS:
+        return None
     sums = np.bincount(codes, weights=scores, minlength=len(names))
     counts = np.bincount(codes, minlength=len(names))
     random = np.random.default_rng(seed)
@@ -62,3 +73,8 @@ def interval(
     means = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def interval_text(ends: Sequence[float] | None, between: str = " to ") -> str:
+    """An interval for a person, or why there is none."""
+    return TOO_FEW if ends is None else f"{ends[0]:.4f}{between}{ends[1]:.4f}"

@@ -8,11 +8,15 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from histofold.errors import ConfigError, DataError
 from histofold.evaluation.oof import Run
+from histofold.evaluation.pruned import CHOSEN, DEPTHS_FILE
+from histofold.evaluation.repeats import one_network
 from histofold.files import atomic, sha256, write_text
 from histofold.inference import checkpoint
 from histofold.inference.checkpoint import Spec
@@ -23,17 +27,23 @@ from histofold.sources import job
 from histofold.training.oof import score_fold, settings_of
 from histofold.workspace import Workspace
 
-DEPTHS_FILE = "depths.csv"
-"""Scores and times of all depths, in the folder of the run that keeps one of them."""
-
 
 @dataclass(frozen=True)
 class Depth:
-    """One depth of a run: mean OOF score over all samples, and seconds of prediction for a sample."""
+    """One depth of a run.
+
+    Attributes:
+        scores: fold → OOF scores of its samples.
+        seconds: of prediction, for a sample.
+    """
 
     depth: int
-    score: float
+    scores: dict[int, NDArray[np.float64]]
     seconds: float
+
+    def score(self, without: int | None = None) -> float:
+        """Mean OOF score over all samples, or over those of all folds but one."""
+        return float(np.concatenate([part for fold, part in self.scores.items() if fold != without]).mean())
 
 
 def prune(workspace: Workspace, run: Run, table: pd.DataFrame, folds: list[int], tolerance: float) -> str:
@@ -41,7 +51,8 @@ def prune(workspace: Workspace, run: Run, table: pd.DataFrame, folds: list[int],
 
     Each depth predicts the held-out samples of each fold with that fold's network, as `model.mode=fast` does: what lies
     below the depth is not computed. Chosen is the shallowest depth whose mean score is at most `tolerance` below the
-    best one's. The new run has the same weights, so evaluate, predict and submit take it like any other.
+    best one's, on all folds; what that is worth on folds without a part in it is told by `nested`. The new run has the
+    same weights, so evaluate, predict and submit take it like any other.
 
     Args:
         table: the training samples' rows of folds.csv.
@@ -49,35 +60,64 @@ def prune(workspace: Workspace, run: Run, table: pd.DataFrame, folds: list[int],
 
     Raises:
         ConfigError: the run is no UNet++.
-        DataError: a fold is not finished, or a run of that name was trained.
+        DataError: a fold is not finished, the folds are different networks, or a run of that name was trained.
     """
     name = f"{run.name}_fast"
     target = workspace.oof / name
     _require(run, folds, target)
     with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=workspace.oof) as temporary:
         found = [_measure(workspace, run, table, folds, depth, Path(temporary)) for depth in DEPTHS]
-        depth = choose_depth({item.depth: item.score for item in found}, tolerance)
+        depth, honest = _chosen(found, tolerance), nested(found, tolerance)
         made = Path(temporary) / f"L{depth}"
         for fold in folds:
             _complete(workspace, run, made / f"fold{fold}", fold, name, depth)
-        text = report(run.name, found, depth, tolerance, folds, len(table["fold"].unique()))
+        text = report(run.name, found, depth, tolerance, honest, table["fold"].nunique())
         with atomic(made / DEPTHS_FILE) as path:
-            pd.DataFrame([vars(item) for item in found]).to_csv(path, index=False)
+            _record(found, depth, honest).to_csv(path, index=False)
         if target.exists():
             shutil.rmtree(target)
         made.rename(target)
     return f"{text}\n{target}: written; `evaluate runs=[{name}]` takes it as a run"
 
 
-def report(run: str, found: list[Depth], chosen: int, tolerance: float, folds: list[int], known: int) -> str:
-    """The table of depths."""
+def nested(found: list[Depth], tolerance: float) -> float | None:
+    """Mean score when the depth of each fold is chosen on the other folds; None where there is but one fold."""
+    folds = list(found[0].scores)
+    if len(folds) < 2:
+        return None
+    by_depth = {item.depth: item.scores for item in found}
+    return float(np.concatenate([by_depth[_chosen(found, tolerance, fold)][fold] for fold in folds]).mean())
+
+
+def _chosen(found: list[Depth], tolerance: float, without: int | None = None) -> int:
+    """The depth that all folds choose, or all but one."""
+    return choose_depth({item.depth: item.score(without) for item in found}, tolerance)
+
+
+def _record(found: list[Depth], chosen: int, honest: float | None) -> pd.DataFrame:
+    """The table of `DEPTHS_FILE`."""
+    rows = [{"depth": item.depth, "score": item.score(), "seconds": item.seconds} for item in found]
+    marks = [{"chosen": CHOSEN, "nested": honest} if item.depth == chosen else {} for item in found]
+    blank = {"chosen": "", "nested": None}
+    return pd.DataFrame([{**row, **blank, **mark} for row, mark in zip(rows, marks, strict=True)])
+
+
+def report(run: str, found: list[Depth], chosen: int, tolerance: float, honest: float | None, known: int) -> str:
+    """The table of depths, and what their choice is worth on folds that had no part in it (`honest`)."""
+    folds = list(found[0].scores)
     kind = "OOF" if len(folds) == known else f"partial OOF (folds {', '.join(map(str, folds))} of {known})"
     slowest = found[-1].seconds
     lines = [f"depths of {run}, {kind}", f"{'depth':<7}{'score':>8}{'s a sample':>12}{'of L4':>8}"]
     for item in found:
         mark = f"  chosen: at most {tolerance:g} below the best" if item.depth == chosen else ""
         share = item.seconds / slowest
-        lines.append(f"L{item.depth:<6}{item.score:>8.4f}{item.seconds:>12.4f}{share:>8.2f}{mark}")
+        lines.append(f"L{item.depth:<6}{item.score():>8.4f}{item.seconds:>12.4f}{share:>8.2f}{mark}")
+    optimistic = next(item.score() for item in found if item.depth == chosen)
+    if honest is None:
+        lines.append(f"L{chosen} was chosen on the one fold that scores it: {optimistic:.4f} is optimistic")
+    else:
+        text = f"each fold with the depth that the other folds choose: {honest:.4f}"
+        lines.append(f"{text}; optimistic, L{chosen} chosen on all folds: {optimistic:.4f}")
     return "\n".join(lines)
 
 
@@ -86,6 +126,7 @@ def _require(run: Run, folds: list[int], target: Path) -> None:
     name = run.config()["model"]["name"]
     if name != "unetpp":
         raise ConfigError(f"evaluate.depths: {run.name} is a {name}; only unetpp has depths")
+    one_network(run, folds)
     missing = [fold for fold in folds if fold not in run.folds]
     if missing:
         raise DataError(f"{run.folder}: fold {missing[0]} is not finished; train it (fold={missing[0]}) first")
@@ -100,7 +141,8 @@ def _pruned(spec: Spec, name: str, depth: int) -> Spec:
 
 def _measure(workspace: Workspace, run: Run, table: pd.DataFrame, folds: list[int], depth: int, place: Path) -> Depth:
     """Predict and score the held-out samples of every fold at one depth, below `place`/L<depth>."""
-    settings, scores, seconds = settings_of(workspace.config), [], 0.0
+    settings, seconds = settings_of(workspace.config), 0.0
+    scores: dict[int, NDArray[np.float64]] = {}
     for fold in folds:
         folder = place / f"L{depth}" / f"fold{fold}"
         folder.mkdir(parents=True)
@@ -119,9 +161,8 @@ def _measure(workspace: Workspace, run: Run, table: pd.DataFrame, folds: list[in
         scored = score_fold(workspace, held_out, folder / "predictions", workspace.config.evaluate.workers)
         with atomic(folder / "scores.csv") as path:
             scored.to_csv(path, index=False)
-        scores.append(scored["score"])
-    values = pd.concat(scores)
-    return Depth(depth, float(values.mean()), seconds / len(values))
+        scores[fold] = scored["score"].to_numpy(np.float64)
+    return Depth(depth, scores, seconds / sum(map(len, scores.values())))
 
 
 def _complete(workspace: Workspace, run: Run, folder: Path, fold: int, name: str, depth: int) -> None:

@@ -113,7 +113,7 @@ def _judges(workspace: Workspace, members: Members, tuned: Tuned) -> Judges:
 
     # With settings for strata, a fold's commonest one.
     mine = {fold: [own for own, other in zip(tuned.own, folds, strict=True) if other == fold] for fold in set(folds)}
-    rivals = sparse(instances.grid(name), final) if workspace.config.evaluate.tune else []
+    rivals = sparse(instances.grid(name, members.names), final) if workspace.config.evaluate.tune else []
     return Judges(
         judge(final),
         {fold: judge(_commonest(options)) for fold, options in mine.items()},
@@ -141,7 +141,9 @@ def _final(workspace: Workspace, members: Members, tuned: Tuned, chosen: Found) 
     if tuned.instances is None:
         levels = {fold: int(LEVELS[column]) for fold, (_, column) in chosen.per_fold.items()}
         counts = histograms(workspace, members, bands)
-        scores, measured = thresholded_scores(members, counts, [levels[fold] for fold in folds])
+        scores, measured = thresholded_scores(
+            members, counts, [levels[fold] for fold in folds], workspace.competition.metric
+        )
         given: tuple[dict[str, Any], ...] = tuple({"level": levels[fold]} for fold in folds)
     else:
         # Each sample is decoded with the setting that the other folds chose under equal weights.

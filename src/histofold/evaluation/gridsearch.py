@@ -177,7 +177,7 @@ def choose_strata(
     """Settings for strata where they are better cross-fitted than `one` for all, as the other folds see it.
 
     For a fold it is decided by the others, each of them judged by settings that neither it nor the fold chose. With two
-    folds nobody is left to choose those: their samples keep `one`.
+    folds nobody is left to choose those: their samples keep `one`. A single fold cannot judge at all and keeps `one`.
 
     Returns:
         what is kept, and the settings for strata that it was compared with.
@@ -185,6 +185,8 @@ def choose_strata(
     finer = choose(search, folds, strata, per_stratum=True)
     given = np.zeros(len(folds), np.bool_)
     names = np.unique(folds)
+    if len(names) < 2:
+        return one, finer
     for fold in names if len(names) > 2 else ():
         others = folds != fold
         single, several = (choose(search, folds, strata, kind, others) for kind in (False, True))

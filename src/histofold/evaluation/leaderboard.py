@@ -2,58 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from histofold.errors import DataError
-from histofold.evaluation.crossfit import interval
+from histofold.evaluation.crossfit import interval, interval_text
 from histofold.evaluation.oof import Run
-from histofold.evaluation.repeats import alike
+from histofold.evaluation.pruned import note
+from histofold.evaluation.repeats import Scored, partial, repeats
 from histofold.files import read_json
 
 
-def leaderboard(runs: list[Run], folder: Path) -> str:
+def leaderboard(runs: list[Run], folder: Path, metric: str, counts: Mapping[str, int]) -> str:
     """A line a run and a line an ensemble, by score; says which runs are not finished.
+
+    Args:
+        metric: the competition's, which runs are ranked by; ensembles are ranked among those of their own metric.
+        counts: fold set → number of its folds, see `histofold.evaluation.repeats.partial`.
 
     Raises:
         DataError: nothing was trained yet.
     """
     if not runs:
         raise DataError(f"{folder}: no run yet; train one first, for example with fold=0")
-    lines = ["runs (untuned, OOF)"]
-    scored = [(run, _scores(run)) for run in runs]
-    for run, (mean, low, high, count) in sorted(scored, key=lambda pair: -np.nan_to_num(pair[1][0], nan=-1)):
-        folds = ",".join(map(str, run.folds)) or "none"
-        begun = f", begun: {','.join(map(str, run.unfinished))}" if run.unfinished else ""
-        text = f"{mean:.4f}  [{low:.4f}, {high:.4f}]" if count else "no fold is finished"
-        lines.append(f"  {run.name:28} {text}  {count} samples, folds {folds}{begun}")
-    lines += _repeats([run for run in runs if run.folds])
-    ensembles = sorted((folder / "ensembles").glob("*.json"))
+    scored = {run.name: Scored(run.config(), run.scores(metric)) for run in runs if run.folds}
+    unfinished = partial(scored, counts)
+    means = {name: float(one.table["score"].mean()) for name, one in scored.items()}
+    lines = [f"runs ({metric}, untuned, OOF)"]
+    for run in sorted(runs, key=lambda run: -means.get(run.name, -1.0)):
+        lines.append(_line(run, scored.get(run.name), run.name in unfinished))
+    lines += _repeats(scored, counts)
+    ensembles = [read_json(path) for path in sorted((folder / "ensembles").glob("*.json"))]
     if ensembles:
         lines.append("ensembles (tuned, cross-fitted)")
-    for values in sorted((read_json(path) for path in ensembles), key=lambda item: -item["score"]["cross_fitted"]):
-        low, high = values["score"]["interval"]
-        partial = f"  PARTIAL: folds {values['folds']}" if values["partial"] else ""
-        lines.append(f"  {values['name']:28} {values['score']['cross_fitted']:.4f}  [{low:.4f}, {high:.4f}]{partial}")
+    # The competition's own metric first; scores of different metrics are never ranked among each other.
+    lines += [_ensemble(one) for one in sorted(ensembles, key=lambda one: _place(one, metric))]
     return "\n".join(lines)
 
 
-def _repeats(runs: list[Run]) -> list[str]:
+def _line(run: Run, scored: Scored | None, unfinished: bool) -> str:
+    folds = ",".join(map(str, run.folds)) or "none"
+    begun = f", begun: {','.join(map(str, run.unfinished))}" if run.unfinished else ""
+    if scored is None:
+        return f"  {run.name:28} no fold is finished  0 samples, folds {folds}{begun}"
+    values = scored.table["score"].to_numpy(np.float64)
+    around = interval_text(interval(values, scored.table["group"].to_numpy(str)), ", ")
+    pruned = ", its depth chosen on them" if note(run.folder) else ""
+    part = "  PARTIAL: " if unfinished else "  "
+    return f"  {run.name:28} {values.mean():.4f}  [{around}]{part}{len(values)} samples, folds {folds}{begun}{pruned}"
+
+
+def _repeats(scored: Mapping[str, Scored], counts: Mapping[str, int]) -> list[str]:
     """Mean ± spread of runs that differ in seed or fold set only."""
-    by_name = {run.name: run for run in runs}
     lines = []
-    for names in alike({run.name: run.config() for run in runs}):
-        means = [float(by_name[name].scores()["score"].mean()) for name in names]
-        lines.append(f"  {', '.join(names):28} {np.mean(means):.4f} ± {np.std(means, ddof=1):.4f}")
+    for one in repeats(scored, counts):
+        where = "" if one.folds is None else f"  PARTIAL: folds {','.join(map(str, one.folds))} of each"
+        lines.append(f"  {', '.join(one.names):28} {one.mean:.4f} ± {one.spread:.4f}{where}")
     title = "repeats (the same settings, other seeds or fold sets): mean ± standard deviation, the noise of one run"
     return [title, *lines] if lines else []
 
 
-def _scores(run: Run) -> tuple[float, float, float, int]:
-    if not run.folds:
-        return float("nan"), float("nan"), float("nan"), 0
-    table = run.scores()
-    values = table["score"].to_numpy(np.float64)
-    low, high = interval(values, table["group"].to_numpy(str))
-    return float(values.mean()), low, high, len(table)
+def _place(ensemble: Mapping[str, Any], metric: str) -> tuple[bool, str, float]:
+    return ensemble["metric"] != metric, str(ensemble["metric"]), -float(ensemble["score"]["cross_fitted"])
+
+
+def _ensemble(values: Mapping[str, Any]) -> str:
+    part = f"  PARTIAL: folds {values['folds']}" if values["partial"] else ""
+    score = f"{values['metric']} {values['score']['cross_fitted']:.4f}"
+    return f"  {values['name']:28} {score}  [{interval_text(values['score']['interval'], ', ')}]{part}"

@@ -120,11 +120,12 @@ class Scorer:
         return [whole[:, index] for index in range(len(candidates))]
 
     def _masks(self, index: int, weights: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Dice (candidates, levels) of one sample."""
+        """The competition's metric (candidates, levels) of one sample."""
         seen = self.kept.get(index, self._read_masks)
         mixtures = (np.rint(mixed[0]).astype(np.uint8) for mixed in _mixtures(seen, weights))
         counts = [metrics.histogram(codes, seen.truth) for codes in mixtures]
-        return np.stack([metrics.dice_curve(count)[LEVELS] for count in counts])
+        curve = metrics.named_curve(self.competition.metric)
+        return np.stack([curve(count)[LEVELS] for count in counts])
 
     def _read_masks(self, index: int) -> Seen:
         """All foreground of an image, that of every n-th pixel of a slide."""
@@ -179,7 +180,7 @@ class Scorer:
             with BandFile(path) as file:
                 places = [[band.name for band in file.bands].index(name) for name in bands.names]
                 codes.append(file.rows(0, file.height)[places])
-                ranges = [file.bands[place] for place in places]
+                ranges = [file.bands[place].relative for place in places]
             low.append([band.low for band in ranges])
             gain.append([(band.high - band.low) / 255 for band in ranges])
         truth = TruthLabels(self.competition, self.sample_ids[index], bands.scale)()

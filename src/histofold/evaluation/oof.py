@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from omegaconf import OmegaConf
 
 from histofold.errors import DataError
 from histofold.inference.bandfile import BandFile
+from histofold.targets.base import Band, in_common, unlike
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,19 @@ class Run:
             raise DataError(f"{path}: expected the saved configuration of a run, found {type(values).__name__}")
         return {str(key): value for key, value in values.items()}
 
-    def scores(self) -> pd.DataFrame:
-        """`scores.csv` of all finished folds, one row a sample."""
+    def scores(self, metric: str | None = None) -> pd.DataFrame:
+        """`scores.csv` of all finished folds, one row a sample.
+
+        Args:
+            metric: that `score` is to be, where the files have it; by default the one that the run was scored with.
+        """
         tables = [pd.read_csv(self.fold(fold) / "scores.csv", dtype={"sample_id": str}) for fold in self.folds]
-        return pd.concat(tables, ignore_index=True)
+        return scored_by(pd.concat(tables, ignore_index=True), metric)
+
+
+def scored_by(table: pd.DataFrame, metric: str | None) -> pd.DataFrame:
+    """A table of scores whose column `score` is a metric of it; as it is where it does not have that metric."""
+    return table.assign(score=table[metric]) if metric in table else table
 
 
 def find_runs(folder: Path) -> list[Run]:
@@ -124,7 +135,7 @@ class MeanBands:
     names: tuple[str, ...]
 
     def __call__(self) -> dict[str, NDArray[np.float32]]:
-        """All bands in their own units, each (H, W) float32 at the prediction's scale."""
+        """All bands as decoders read them (`Band.relative`), each (H, W) float32 at the prediction's scale."""
         total = sum(self.weights)
         mean: dict[str, NDArray[np.float32]] = {}
         square: NDArray[np.float32] = np.zeros(1, np.float32)
@@ -164,20 +175,31 @@ class MeanBands:
         return [band.name for band in file.bands].index(name)
 
 
-def shared_bands(paths: list[Path]) -> tuple[str, ...]:
-    """Names of the bands that all the files have, in the first one's order.
+def shared_bands(paths: Sequence[Path]) -> tuple[str, ...]:
+    """Names of the bands that all the files have with one range, in the first one's order.
 
     Raises:
         DataError: there is none.
     """
-    names: list[list[str]] = []
+    bands = _bands_of(paths)
+    shared = tuple(band.name for band in in_common(bands))
+    if not shared:
+        names = [band.name for band in bands[0]]
+        raise DataError(f"{paths[0]}: its bands {names} and those of the other members have nothing in common")
+    return shared
+
+
+def left_out(paths: Sequence[Path]) -> tuple[str, ...]:
+    """What bands `shared_bands` leaves out though all the files name them, a line each, for the person who asked."""
+    return unlike(_bands_of(paths))
+
+
+def _bands_of(paths: Sequence[Path]) -> list[tuple[Band, ...]]:
+    found = []
     for path in paths:
         with BandFile(path) as file:
-            names.append([band.name for band in file.bands])
-    shared = tuple(name for name in names[0] if all(name in other for other in names[1:]))
-    if not shared:
-        raise DataError(f"{paths[0]}: its bands {names[0]} and those of the other members have nothing in common")
-    return shared
+            found.append(file.bands)
+    return found
 
 
 def one_scale(runs: list[str], paths: list[Path]) -> None:

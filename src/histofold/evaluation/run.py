@@ -11,11 +11,13 @@ import pandas as pd
 
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
-from histofold.evaluation import extents
+from histofold.evaluation import extents, room
 from histofold.evaluation.crossfit import interval
 from histofold.evaluation.ensembling import Mixture, mix
 from histofold.evaluation.leaderboard import leaderboard
-from histofold.evaluation.oof import Run, find_run, find_runs
+from histofold.evaluation.oof import Run, find_run, find_runs, left_out
+from histofold.evaluation.pruned import note
+from histofold.evaluation.repeats import fold_counts, fold_set_of
 from histofold.evaluation.table import cv_table
 from histofold.evaluation.tune import Members
 from histofold.files import atomic
@@ -38,15 +40,18 @@ def evaluate(config: Config) -> None:
     With `evaluate.depths` it prunes the runs instead, which are UNet++.
 
     Raises:
-        ConfigError: `folds` is no list of folds that exist.
+        ConfigError: `folds` is no list of folds that exist, `runs` is empty or names a run twice.
         DataError: a run is missing or incomplete, or the runs do not share their folds.
+        ResourceError: the largest sample alone does not fit `limits.*`.
     """
     workspace = Workspace(config)
     if config.runs is None:
-        print(leaderboard(find_runs(workspace.oof), workspace.oof))
-        if marked(workspace.competition.metric, workspace.competition.merged) != workspace.competition.metric:
+        metric = workspace.competition.metric
+        print(leaderboard(find_runs(workspace.oof), workspace.oof, metric, fold_counts(workspace.prepared)))
+        if marked(metric, workspace.competition.merged) != metric:
             print(NOTE)
         return
+    check_runs(config.runs)
     runs = [find_run(workspace.oof, name) for name in config.runs]
     table = workspace.folds(_fold_set(runs))
     table = in_cv(table)
@@ -64,6 +69,7 @@ def evaluate(config: Config) -> None:
 
         secondrun.check(workspace, len(runs), chosen)
     members = Members.of(workspace, runs, table, chosen)
+    workspace = Workspace(room.fitting(workspace, members.rows, len(runs), members.bands[0].scale))
     mixture = mix(workspace, members, [run.name for run in runs])
     second = None
     if wanted:
@@ -74,14 +80,33 @@ def evaluate(config: Config) -> None:
         mixture.tuned.scores.to_csv(temporary, index=False)
     extents.write(extents.place(config.path("oof"), ensemble.competition, ensemble.name), mixture.tuned.extents)
     print(cv_table(ensemble, mixture.tuned.scores, workspace.competition.merged))
-    for line in (*mixture.lines, *correlations(runs)):
+    pruned = [text for run in runs if (text := note(run.folder))]
+    alike = correlations(runs, workspace.competition.metric, chosen)
+    for line in (*mixture.lines, *left_out(members.bands[0].paths), *alike, *pruned):
         print(line)
     print(f"{path}: written; `predict name={ensemble.name}` uses it")
 
 
-def correlations(runs: Sequence[Run]) -> list[str]:
-    """How alike the runs' errors are over the samples that all of them scored; runs near 1 add little to each other."""
-    columns = {run.name: run.scores().set_index("sample_id")["score"] for run in runs}
+def check_runs(names: Sequence[str]) -> None:
+    """Check that `runs=` names members.
+
+    Raises:
+        ConfigError: it is empty, or has a run twice.
+    """
+    if not names:
+        raise ConfigError("runs=[]: names no run; give some, such as runs=[unet], or leave it out for the leaderboard")
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice:
+        raise ConfigError(
+            f"runs=[{','.join(names)}]: {twice[0]} is there more than once; name each run once, "
+            "evaluate.search finds weights"
+        )
+
+
+def correlations(runs: Sequence[Run], metric: str, folds: Sequence[int]) -> list[str]:
+    """How alike the runs' errors by a metric are over the samples of `folds`; runs near 1 add little to each other."""
+    tables = {run.name: run.scores(metric) for run in runs}
+    columns = {name: table[table["fold"].isin(folds)].set_index("sample_id")["score"] for name, table in tables.items()}
     table = 1 - pd.DataFrame(columns).dropna()
     if len(table) < FEW:
         return []
@@ -114,7 +139,7 @@ def describe(workspace: Workspace, runs: Sequence[Run], mixture: Mixture) -> Ens
     members, tuned = mixture.members, mixture.tuned
     config, scores = workspace.config, tuned.scores
     values = scores["score"].to_numpy(np.float64)
-    low, high = interval(values, scores["group"].to_numpy(str), config.evaluate.bootstrap)
+    ends = interval(values, scores["group"].to_numpy(str), config.evaluate.bootstrap)
     return Ensemble(
         competition=config.competition.name,
         name=_name(config, runs),
@@ -133,10 +158,10 @@ def describe(workspace: Workspace, runs: Sequence[Run], mixture: Mixture) -> Ens
         score={
             "optimistic": tuned.optimistic,
             "cross_fitted": float(values.mean()),
-            "interval": [low, high],
+            "interval": list(ends) if ends else None,
             "per_fold": {str(fold): float(part) for fold, part in scores.groupby("fold")["score"].mean().items()},
             "per_stratum": {str(key): float(part) for key, part in scores.groupby("stratum")["score"].mean().items()},
-            "per_run": {run.name: _own_score(run, members.folds) for run in runs},
+            "per_run": {run.name: _own_score(run, members.folds, workspace.competition.metric) for run in runs},
         }
         | ({"search": mixture.searched} if mixture.searched else {}),
         threshold_curve=tuned.curve,
@@ -153,8 +178,8 @@ def _name(config: Config, runs: Sequence[Run]) -> str:
     return config.name or "+".join(run.name for run in runs)
 
 
-def _own_score(run: Run, folds: Sequence[int]) -> float:
-    scores = run.scores()
+def _own_score(run: Run, folds: Sequence[int], metric: str) -> float:
+    scores = run.scores(metric)
     return float(scores.loc[scores["fold"].isin(list(folds)), "score"].mean())
 
 
@@ -186,8 +211,7 @@ def _fold_set(runs: Sequence[Run]) -> str:
     Raises:
         DataError: they differ, so that a sample may be unseen by one run and learned by another.
     """
-    sets = {run.name: str(run.config().get("folds", "default")) for run in runs}
+    sets = {run.name: fold_set_of(run.config()) for run in runs}
     if len(set(sets.values())) > 1:
         raise DataError(f"the runs were trained on different fold sets ({sets}); evaluate them apart")
-    found = next(iter(sets.values()))
-    return "default" if found in ALL_FOLDS else found
+    return next(iter(sets.values()))

@@ -56,7 +56,7 @@ class HistogramTask:
     def __call__(self) -> NDArray[np.int64]:
         """Counts (2, 256) of the foreground codes off and on the truth, at full size.
 
-        From them the Dice of every threshold follows, so a threshold is tuned in one pass and without the network.
+        From them the score of every threshold follows, so a threshold is tuned in one pass and without the network.
         """
         with BandFile(self.bands.paths[0]) as file:
             height, scale = file.height, file.scale
@@ -76,11 +76,11 @@ class HistogramTask:
         return counts
 
 
-def mask_scores(counts: NDArray[np.int64], level: int) -> dict[str, float]:
-    """Dice, IoU and pixels of (code ≥ level) from a histogram (2, 256); `score` is the competition's Dice."""
-    dice, iou = float(metrics.dice_curve(counts)[level]), float(metrics.iou_curve(counts)[level])
+def mask_scores(counts: NDArray[np.int64], level: int, metric: str) -> dict[str, float]:
+    """Dice, IoU and pixels of (code ≥ level) from a histogram (2, 256); `score` is the competition's metric of them."""
+    values = {name: float(curve(counts)[level]) for name, curve in metrics.CURVES.items()}
     areas = (counts[1, level:].sum(), counts[1].sum(), counts[:, level:].sum())
-    return {"score": dice, "dice": dice, "iou": iou} | dict(zip(metrics.PIXELS, map(float, areas), strict=True))
+    return {"score": values[metric], **values} | dict(zip(metrics.PIXELS, map(float, areas), strict=True))
 
 
 def decoded(decoder: Decoder, bands: MeanBands, shape: tuple[int, ...]) -> NDArray[np.integer[Any]]:
@@ -122,7 +122,7 @@ def score(task: ScoreTask) -> dict[str, float]:
     """Score one sample at one half, or with the decoder's own settings; the first entry is the competition's metric."""
     bands = MeanBands((task.path,), (1.0,), shared_bands([task.path]))
     if task.competition.truth == "mask":
-        return mask_scores(HistogramTask(task.competition, task.sample, bands)(), LEVEL)
+        return mask_scores(HistogramTask(task.competition, task.sample, bands)(), LEVEL, task.competition.metric)
     decoder = instances.resolve(task.options, bands.names)
     truth = TruthLabels(task.competition, task.sample.sample_id)()
     return instance_scores(truth, decoded(decoder, bands, truth.shape), task.competition.metric)

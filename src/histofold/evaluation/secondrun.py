@@ -19,7 +19,7 @@ from histofold.evaluation.ensembling import Mixture
 from histofold.evaluation.extents import Extent
 from histofold.evaluation.oof import MeanBands
 from histofold.evaluation.scoring import TruthLabels, final_scores
-from histofold.evaluation.secondlevel import choose_level, cross_fitted, expected, learn, truth_iou
+from histofold.evaluation.secondlevel import Learner, choose_level, cross_fitted, expected, preferred, truth_iou
 from histofold.evaluation.tune import Members, Tuned, score_table
 from histofold.files import atomic, sha256
 from histofold.inference.ensemble import Ensemble
@@ -50,6 +50,8 @@ class Second:
         extents: what each of these predictions has.
         optimistic: mean score of `model` on the samples that it learned on.
         gain: of the mean cross-fitted score, against the decoder alone.
+        given: (N,) samples whose other folds prefer it to the decoder alone, see `preferred`.
+        judged: whether there are folds enough to ask that.
     """
 
     model: SecondLevel
@@ -57,12 +59,28 @@ class Second:
     extents: tuple[Extent, ...]
     optimistic: float
     gain: float
+    given: NDArray[np.bool_]
+    judged: bool
 
     def line(self, kept: bool) -> str:
         """What the person who asked is told."""
         mean = self.scores["score"].mean()
         verdict = "kept" if kept else "not kept"
         return f"second level: cross-fitted {mean:.4f}, {self.gain:+.4f} against the decoder alone, {verdict}"
+
+    def published(self, tuned: Tuned) -> pd.DataFrame:
+        """The scores of a choice between the two that each fold leaves to the other folds.
+
+        The submission's choice has seen every fold: a score that took it would be the better of two.
+        """
+        return pd.concat((tuned.scores[~self.given], self.scores[self.given])).sort_index()
+
+    def told(self, tuned: Tuned) -> str:
+        """What `published` gives, for the person who asked."""
+        if not self.judged:
+            return "  two folds cannot choose it for each other, so the score is the decoder's alone"
+        gain = float(self.published(tuned)["score"].mean() - tuned.scores["score"].mean())
+        return f"  {gain:+.4f} where the other folds want it, which is the score"
 
 
 def check(workspace: Workspace, runs: int, folds: Sequence[int]) -> None:
@@ -89,23 +107,28 @@ def added(workspace: Workspace, mixture: Mixture, name: str) -> tuple[Mixture, d
     """Learn a second level for the ensemble `name` and write it, with a CSV of the scores before and after.
 
     Returns:
-        The mixture, with the second level's scores where it is kept; and what the ensemble notes of it, None where not.
+        The mixture with the scores to publish and, where the second level is kept, its extents; and what the ensemble
+        notes of it, None where it is not kept.
 
     Raises:
         DataError: as in `second_level`.
     """
     tuned, config = mixture.tuned, workspace.config
     second = second_level(workspace, mixture.members, tuned)
-    kept = config.evaluate.second_level == "on" or second.gain > 0
+    forced = config.evaluate.second_level == "on"
+    kept = forced or second.gain > 0
     path = Ensemble.second_place(config.path("oof"), config.competition.name, name)
     second.model.write(path)
     table = tuned.scores[["sample_id", "fold"]].assign(first=tuned.scores["score"], second=second.scores["score"])
+    table["given"] = True if forced else second.given
     with atomic(path.with_suffix(".csv")) as temporary:
         table.to_csv(temporary, index=False)
-    lines = (*mixture.lines, second.line(kept))
+    lines = (*mixture.lines, second.line(kept), *(() if forced else (second.told(tuned),)))
+    tuned = replace(tuned, scores=second.scores if forced else second.published(tuned))
     if not kept:
-        return replace(mixture, lines=lines), None
-    tuned = replace(tuned, scores=second.scores, extents=second.extents, optimistic=second.optimistic)
+        return replace(mixture, tuned=tuned, lines=lines), None
+    # What the submission will have is told by what it is made with, whichever scores are published.
+    tuned = replace(tuned, extents=second.extents, optimistic=second.optimistic)
     return replace(mixture, tuned=tuned, lines=lines), {"sha256": sha256(path), "gain": second.gain}
 
 
@@ -127,18 +150,23 @@ def second_level(workspace: Workspace, members: Members, tuned: Tuned) -> Second
     def score(at: int, labels: Labels) -> float:
         return named(metrics.contingency(truths[at], full_size(labels, scale, *truths[at].shape)))
 
+    learner = Learner(found, folds, score)
     rows, measured = [], []
-    for name, truth, labels in zip(ids, truths, cross_fitted(found, folds, score), strict=True):
+    for name, truth, labels in zip(ids, truths, cross_fitted(learner).values(), strict=True):
         whole = full_size(labels, scale, *truth.shape)
         rows.append(final_scores(truth, whole, metric))
         measured.append(extents.of_instances(name, whole))
-    level = choose_level(found, folds, np.arange(len(folds)), score)
-    trees = learn(found)
+    level, trees = choose_level(learner, learner.names), learner.trees(learner.names)
     final = [score(at, keep(one, expected(trees, one), level)[0]) for at, (one, _) in enumerate(found)]
     scores = score_table(members, rows)
     model = SecondLevel(settings_of(decoders), members.names, level, trees)
     gain = float(scores["score"].mean() - tuned.scores["score"].mean())
-    return Second(model, scores, tuple(measured), float(np.mean(final)), gain)
+    given = np.ones(len(folds), np.bool_)
+    if workspace.config.evaluate.second_level == "auto" and tuned.among is not None:
+        # Settings of the decoder are compared at the predictions' scale; so is the second level beside them.
+        small = [reduced_labels(truth, scale) for truth in truths]
+        given = preferred(learner, tuned.among, lambda at, labels: named(metrics.contingency(small[at], labels)))
+    return Second(model, scores, tuple(measured), float(np.mean(final)), gain, given, len(learner.names) > 2)
 
 
 def candidates_of(decoder: Decoder) -> tuple[Decoder, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from histofold.evaluation.crossfit import interval_text
 from histofold.inference.ensemble import Ensemble
 from histofold.metrics import COUNTS, PIXELS, Matching, pooled_counts
 from histofold.metrics.merged import MARK, NOTE, marked
@@ -25,7 +26,8 @@ def cv_table(ensemble: Ensemble, scores: pd.DataFrame, merged: bool = False) -> 
         f"{marked(_title(column, ensemble), merged):>8}" for column in columns
     )
     lines = [_line(name, count, values, width) for name, count, values in rows]
-    low, high = ensemble.score["interval"]
+    ends = ensemble.score["interval"]
+    around = f"95 % interval {interval_text(ends)}" if ends else interval_text(ends)
     kind = f"PARTIAL CV, folds {list(ensemble.folds)} only" if ensemble.partial else "CV"
     chosen = f"threshold {ensemble.threshold:.3f}" if ensemble.threshold is not None else str(ensemble.instances)
     return "\n".join(
@@ -35,7 +37,7 @@ def cv_table(ensemble: Ensemble, scores: pd.DataFrame, merged: bool = False) -> 
             *lines,
             *_pixels(scores),
             *(f"{line}{MARK if merged else ''}" for line in _objects(scores)),
-            f"cross-fitted {ensemble.score['cross_fitted']:.4f}, 95 % interval {low:.4f} to {high:.4f}; "
+            f"cross-fitted {ensemble.score['cross_fitted']:.4f}, {around}; "
             f"optimistic {ensemble.score['optimistic']:.4f}",
             f"for the submission: {chosen}",
             *(f"  {name}: {options}" for name, options in sorted(ensemble.strata.items())),

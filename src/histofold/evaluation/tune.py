@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -16,8 +17,9 @@ from histofold.errors import ConfigError, HistofoldError
 from histofold.evaluation import extents
 from histofold.evaluation.crossfit import cross_fit
 from histofold.evaluation.extents import Extent
-from histofold.evaluation.gridsearch import FREE, Choices, GridSearch, Setting, choose, choose_strata
+from histofold.evaluation.gridsearch import FREE, LEAST, Choices, GridSearch, Setting, choose, choose_strata
 from histofold.evaluation.oof import MeanBands, Run, one_scale, predictions, shared_bands
+from histofold.evaluation.repeats import one_network
 from histofold.evaluation.scoring import LEVEL, HistogramTask, TruthLabels, decoded, final_scores, mask_scores
 from histofold.instances.tuning import score_grid
 from histofold.parallel import each
@@ -58,14 +60,21 @@ class Members:
         """Collect the files of each run.
 
         Raises:
-            DataError: a run has not exactly one prediction of each sample, or they have different scales.
+            DataError: a run has not exactly one prediction of each sample, its folds are different networks, or the
+                predictions have different scales.
         """
+        for run in runs:
+            one_network(run, folds)
         rows = table[table["fold"].isin(folds)].reset_index(drop=True)
         files = [predictions(run, table, folds) for run in runs]
         shares = tuple(weights or [1 / len(runs)] * len(runs))
         ids = [str(sample_id) for sample_id in rows["sample_id"]]
-        one_scale([run.name for run in runs], [file[ids[0]] for file in files])
-        names = shared_bands([file[ids[0]] for file in files])
+        # Of each fold one file: how a fold was predicted (predict.spread, for one) may differ within a run.
+        firsts = {str(fold): str(part["sample_id"].iloc[0]) for fold, part in rows.groupby("fold")}
+        pairs = list(zip(runs, files, strict=True))
+        some = {f"{run.name}/fold{fold}": file[name] for run, file in pairs for fold, name in firsts.items()}
+        one_scale(list(some), list(some.values()))
+        names = shared_bands(list(some.values()))
         bands = tuple(MeanBands(tuple(file[sample_id] for file in files), shares, names) for sample_id in ids)
         return cls(rows, bands, names, shares, tuple(folds), table["fold"].nunique())
 
@@ -84,6 +93,8 @@ class Tuned:
         extents: what each sample's prediction has under that setting.
         strata: stratum → its own decoder and options, where that is better; other strata take `instances`.
         lines: what was found, for the person who asked.
+        among: of instances: samples (N,) bool → scores (N,) at the predictions' scale under the settings that these
+            samples alone choose, for each fold on the others among them.
     """
 
     scores: pd.DataFrame
@@ -95,6 +106,7 @@ class Tuned:
     extents: tuple[Extent, ...] = ()
     strata: dict[str, dict[str, Any]] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
+    among: Callable[[NDArray[np.bool_]], NDArray[np.float64]] | None = None
 
 
 PER_STRATUM = ("auto", "always", "never")
@@ -120,12 +132,13 @@ def tune(workspace: Workspace, members: Members, per_stratum: str | None = None)
 
 def _tune_threshold(workspace: Workspace, members: Members) -> Tuned:
     counts = histograms(workspace, members, members.bands)
-    curves = np.stack([metrics.dice_curve(count) for count in counts])
+    metric = workspace.competition.metric
+    curves = np.stack([metrics.named_curve(metric)(count) for count in counts])
     # Codes 1..255 only: 0 would call everything foreground, 256 nothing.
     columns = np.arange(1, 256) if workspace.config.evaluate.tune else np.array([LEVEL])
     choice = cross_fit(curves[:, columns], _folds(members))
     own = [int(columns[choice.per_fold[int(fold)]]) for fold in members.rows["fold"]]
-    scores, measured = thresholded_scores(members, counts, own)
+    scores, measured = thresholded_scores(members, counts, own, metric)
     curve = tuple((level / 255, float(curves[:, level].mean())) for level in range(1, 256, 2))
     given = tuple({"level": level} for level in own)
     threshold = int(columns[choice.best]) / 255
@@ -133,11 +146,15 @@ def _tune_threshold(workspace: Workspace, members: Members) -> Tuned:
 
 
 def thresholded_scores(
-    members: Members, counts: Sequence[NDArray[np.int64]], levels: Sequence[int]
+    members: Members, counts: Sequence[NDArray[np.int64]], levels: Sequence[int], metric: str
 ) -> tuple[pd.DataFrame, tuple[Extent, ...]]:
-    """Scores and extents of every sample, from its histogram (2, 256) and a level of its own."""
+    """Scores and extents of every sample, from its histogram (2, 256) and a level of its own.
+
+    Args:
+        metric: the competition's, `dice` or `iou`.
+    """
     ids = [str(sample_id) for sample_id in members.rows["sample_id"]]
-    rows = [mask_scores(count, level) for count, level in zip(counts, levels, strict=True)]
+    rows = [mask_scores(count, level, metric) for count, level in zip(counts, levels, strict=True)]
     measured = tuple(extents.of_histogram(*each) for each in zip(ids, counts, levels, strict=True))
     return score_table(members, rows), measured
 
@@ -155,7 +172,7 @@ def histograms(workspace: Workspace, members: Members, bands: Sequence[MeanBands
 def _tune_decoder(workspace: Workspace, members: Members, per_stratum: str) -> Tuned:
     config = workspace.config
     decoder = instances.resolve(config.instances, members.names)
-    grid = settings_to_try(decoder) if config.evaluate.tune else [decoder.options()]
+    grid = settings_to_try(decoder, members.names) if config.evaluate.tune else [decoder.options()]
     search = GridSearch(grid, _scorer(workspace, members, decoder.name), decoder.options())
     folds, strata = _folds(members), members.rows["stratum"].to_numpy(str)
     choice = choose(search, folds, strata)
@@ -166,13 +183,23 @@ def _tune_decoder(workspace: Workspace, members: Members, per_stratum: str) -> T
             choice = finer = choose(search, folds, strata, per_stratum=True)
         else:
             choice, finer = choose_strata(search, folds, strata, one)
-        lines = (_compared(one, finer, choice),)
+        lines = (_compared(one, finer, choice, len(set(folds.tolist())) > 1),)
     own = tuple(dict(grid[column]) for column in choice.own)
     scores, measured = decoded_scores(workspace, members, members.bands, decoder.name, own)
     curve = _curve(search.table, grid, choice.best)
     chosen = {name: _described(decoder.name, grid[column]) for name, column in choice.strata.items()}
     best = _described(decoder.name, grid[choice.best])
-    return Tuned(scores, choice.optimistic, None, best, curve, own, measured, chosen, lines)
+    among = partial(_scores_among, search, folds, strata, per_stratum)
+    return Tuned(scores, choice.optimistic, None, best, curve, own, measured, chosen, lines, among)
+
+
+def _scores_among(
+    search: GridSearch, folds: NDArray[np.int64], strata: NDArray[np.str_], per_stratum: str, among: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Scores (N,) under settings that the samples `among` choose alone, also whether strata have their own."""
+    kinds = {"never": (False,), "always": (True,), "auto": (False, True)}[per_stratum]
+    found = [choose(search, folds, strata, kind, among).scores for kind in kinds]
+    return max(found, key=lambda scores: float(scores[among].mean()))
 
 
 def _scorer(workspace: Workspace, members: Members, decoder: str) -> Callable[[list[Setting]], NDArray[np.float64]]:
@@ -189,11 +216,17 @@ def _described(decoder: str, options: Setting) -> dict[str, Any]:
     return {"name": decoder, **instances.build(decoder, **options).options()}
 
 
-def _compared(one: Choices, finer: Choices, kept: Choices) -> str:
+def _compared(one: Choices, finer: Choices, kept: Choices, judged: bool) -> str:
+    """What settings for strata are worth; `judged` says that there are other folds to judge them by."""
+    count, verdict = len(finer.strata), "kept" if kept.strata else "not kept"
+    if not count:
+        return f"settings for strata: none, as no stratum has {LEAST} images"
+    text = f"a setting for each of {count} strata"
+    if not judged:
+        return f"{text}: not judged with one fold, {verdict}"
     gain, nested = finer.cross_fitted - one.cross_fitted, kept.cross_fitted - one.cross_fitted
-    count = len(finer.strata)
-    text = f"a setting for each of {count} strata: {gain:+.4f} cross-fitted against one for all"
-    return f"{text}, {nested:+.4f} where the other folds want it, {'kept' if kept.strata else 'not kept'}"
+    text = f"{text}: {gain:+.4f} cross-fitted against one for all"
+    return f"{text}, {nested:+.4f} where the other folds want it, {verdict}"
 
 
 def decoded_scores(
@@ -214,13 +247,13 @@ def decoded_scores(
     return score_table(members, [values for values, _ in found]), tuple(measured for _, measured in found)
 
 
-def settings_to_try(decoder: instances.Decoder) -> list[dict[str, Any]]:
+def settings_to_try(decoder: instances.Decoder, bands: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The settings to try: the decoder's grid on top of what the user set, and the user's own setting.
 
     The user's least size is tried with every setting, since it costs next to nothing: what suits nuclei is too small
     for glomeruli.
     """
-    own, grid = decoder.options(), instances.grid(decoder.name)
+    own, grid = decoder.options(), instances.grid(decoder.name, bands)
     for name in FREE:
         known = {setting[name] for setting in grid if name in setting}
         if known and own[name] not in known:

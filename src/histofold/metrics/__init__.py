@@ -11,10 +11,22 @@ from histofold.metrics.detection import Matching, dsb, dsb_score, match, pool
 from histofold.metrics.hausdorff import hd95, object_hausdorff
 from histofold.metrics.instances import COUNTS, SCORES, instance_scores, named_score, scores_of
 from histofold.metrics.matching import Contingency, contingency
-from histofold.metrics.semantic import PIXELS, dice, dice_curve, histogram, iou, iou_curve, pooled, pooled_counts
+from histofold.metrics.semantic import (
+    CURVES,
+    PIXELS,
+    dice,
+    dice_curve,
+    histogram,
+    iou,
+    iou_curve,
+    named_curve,
+    pooled,
+    pooled_counts,
+)
 
 __all__ = [
     "COUNTS",
+    "CURVES",
     "PIXELS",
     "SCORES",
     "Contingency",
@@ -30,6 +42,7 @@ __all__ = [
     "iou",
     "iou_curve",
     "match",
+    "named_curve",
     "named_score",
     "object_hausdorff",
     "pool",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from histofold.errors import DataError
+from histofold.errors import ConfigError, DataError
 
 PIXELS = ("pixels_both", "pixels_truth", "pixels_predicted")
 """Counts of an image's foreground pixels: in truth and prediction, in the truth, in the prediction."""
@@ -94,3 +94,18 @@ def _curve(hist: NDArray[np.int64], factor: float, shared: float) -> NDArray[np.
     both, predicted, truth = above[1], above.sum(axis=0), hist[1].sum()
     below = truth + predicted - shared * both
     return np.divide(factor * both, below, out=np.ones(257), where=below > 0)
+
+
+CURVES: dict[str, Callable[[NDArray[np.int64]], NDArray[np.float64]]] = {"dice": dice_curve, "iou": iou_curve}
+"""Metrics of masks by name: from a histogram (2, 256) to the score at t = 0..256."""
+
+
+def named_curve(name: str) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
+    """The function from a histogram (2, 256) of a mask to the score of that name at t = 0..256.
+
+    Raises:
+        ConfigError: masks have no such score.
+    """
+    if name not in CURVES:
+        raise ConfigError(f"metric={name}: unknown for masks; expected one of {', '.join(CURVES)}")
+    return CURVES[name]

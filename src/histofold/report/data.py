@@ -11,6 +11,7 @@ import pandas as pd
 import yaml
 
 from histofold.errors import DataError
+from histofold.evaluation.oof import scored_by
 from histofold.files import read_json
 from histofold.kaggle import log
 from histofold.report.figures import read_metrics
@@ -64,6 +65,11 @@ class Run:
         tables = [fold.scores for fold in self.folds if fold.scores is not None]
         return pd.concat(tables, ignore_index=True) if tables else None
 
+    def scored(self, metric: str) -> pd.DataFrame | None:
+        """`scores` whose column `score` is a metric, where they have it; runs may have been scored by several."""
+        scores = self.scores
+        return None if scores is None else scored_by(scores, metric)
+
     @property
     def minutes(self) -> float | None:
         """Training time of all folds in minutes, None without curves; `seconds` counts from the start of a fold."""
@@ -83,6 +89,11 @@ class Ensemble:
     def score(self) -> dict[str, Any]:
         """The block of scores: optimistic, cross_fitted, interval, per_fold, per_stratum, per_run."""
         return dict(self.record.get("score") or {})
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric that it was tuned by; empty where the file does not say."""
+        return str(self.record.get("metric") or "")
 
     @property
     def single(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class Content:
         whose: in words, whose scores these are.
         oof: pictures and histogram of the training samples, None when no prediction could be read.
         tests: the same for each submission, by its name.
+        counts: fold set → number of its folds, where they are known.
     """
 
     competition: Competition
@@ -68,6 +69,12 @@ class Content:
     oof: Gallery | None
     tests: Mapping[str, Gallery]
     notes: list[tuple[str, str]]
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        """The metric of all scores on the page: the ensemble's, which may not be the competition's of today."""
+        return (self.ensemble.metric if self.ensemble else "") or self.competition.metric
 
 
 def render(content: Content) -> str:
@@ -89,8 +96,8 @@ def values(content: Content) -> dict[str, Any]:
         "title": f"{content.competition.name}: histofold report",
         "competition": content.competition.name,
         "notes": [{"what": what, "how": how} for what, how in content.notes],
-        "board": sections.board(content.found.runs, content.competition.merged, content.competition.metric),
-        "curves": sections.curves(content.found.runs),
+        "board": sections.board(content.found.runs, content.competition.merged, content.metric, content.counts),
+        "curves": sections.curves(content.found.runs, content.metric),
         "cv": _cv(content),
         "tuning": _tuning(content),
         "members": _members(content, score),
@@ -119,8 +126,7 @@ def _cv(content: Content) -> dict[str, Any] | None:
 
 def _note(content: Content) -> str:
     """What has to be said about the score where touching objects are one in the labels; empty otherwise."""
-    competition = content.competition
-    return NOTE if marked(competition.metric, competition.merged) != competition.metric else ""
+    return NOTE if marked(content.metric, content.competition.merged) != content.metric else ""
 
 
 def _score(content: Content) -> float | None:
@@ -152,7 +158,7 @@ def _gallery(content: Content, slides: bool) -> dict[str, Any] | None:
     )
     settings = "Outlines are drawn with the final settings, scores are cross-fitted."
     if content.ensemble is not None and content.ensemble.single:
-        settings = "Outlines and scores are of the final settings, which this one fold chose itself."
+        settings = "Outlines and scores are of settings which this one fold chose itself."
     if content.ensemble is None:
         settings = "Outlines and scores are of default settings, as nothing is tuned yet."
     kind = "objects without a partner" if content.competition.truth == "instances" else "pixels"
@@ -176,7 +182,7 @@ def _summary(content: Content, score: float | None) -> dict[str, Any]:
     found, ensemble = content.found, content.ensemble
     partial = bool(ensemble.record.get("partial")) if ensemble else False
     tiles = _tiles(content)
-    metric = METRICS.get(content.competition.metric, content.competition.metric)
+    metric = METRICS.get(content.metric, content.metric)
     metric += MARK if _note(content) else ""
     if ensemble:
         text = f"{'Mean' if ensemble.single else 'Cross-fitted'} {metric} on out-of-fold predictions"
@@ -186,7 +192,7 @@ def _summary(content: Content, score: float | None) -> dict[str, Any]:
         elif optimistic is not None:
             text += f" (optimistic {float(optimistic):.4f})"
         text += "; a partial CV, not all folds are in it." if partial else "."
-        # Evaluation writes an interval of any number of groups; the page shows one where its tables do.
+        # Files of earlier versions have an interval of any number of groups.
         enough = content.scores is not None and stats.enough_groups(content.scores)
         interval = ensemble.score.get("interval") if enough else None
         headline = f"Ensemble {ensemble.name}"
@@ -194,9 +200,8 @@ def _summary(content: Content, score: float | None) -> dict[str, Any]:
         text = f"Mean {metric} of {content.whose}, no ensemble yet." if score is not None else ""
         value = stats.estimate(content.scores) if content.scores is not None else None
         interval = (value.low, value.high) if value and value.low is not None else None
-        headline = (
-            f"Best run: {stats.leaderboard(found.runs)[0].name}" if content.scores is not None else "Nothing scored yet"
-        )
+        best = stats.leaderboard(found.runs, content.metric)
+        headline = f"Best run: {best[0].name}" if content.scores is not None else "Nothing scored yet"
     return {
         "eyebrow": f"Report · {content.competition.name} · {datetime.now(UTC):%d %B %Y}",
         "headline": headline,
@@ -232,8 +237,8 @@ def _tiles(content: Content) -> list[Tile]:
         elif ensemble.record.get("threshold") is not None:
             tiles.append(Tile("Threshold", f"{float(ensemble.record['threshold']):.3f}"))
         extra = ensemble.record.get("extra") or {}
-        for name in sections.by_interest([name for name in extra if name != content.competition.metric]):
-            # The competition's metric is the large number already.
+        for name in sections.by_interest([name for name in extra if name != content.metric]):
+            # The score is the large number already.
             if isinstance(extra[name], int | float) and not isinstance(extra[name], bool) and len(tiles) < 7:
                 tiles.append(Tile(name, f"{extra[name]:.4f}"))
     submissions = [one for one in content.found.submissions if one.csv or one.provenance]

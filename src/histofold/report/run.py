@@ -16,6 +16,7 @@ from histofold.competitions.base import Competition
 from histofold.config import Config
 from histofold.errors import DataError
 from histofold.evaluation.oof import shared_bands
+from histofold.evaluation.repeats import fold_counts
 from histofold.files import sha256, write_text
 from histofold.inference import ensemble as ensembles
 from histofold.kaggle import csv
@@ -46,7 +47,8 @@ def report(config: Config) -> None:
     competition = competitions.open(config.competition, config.path("input"))
     competition.check()
     oof, submissions = config.path("oof"), config.path("submissions")
-    path = build(competition, oof, submissions, name=config.name, workers=config.evaluate.workers)
+    counts = fold_counts(config.path("prepared") / competition.name)
+    path = build(competition, oof, submissions, name=config.name, workers=config.evaluate.workers, counts=counts)
     print(f"report: {path} ({path.stat().st_size / 1e6:.1f} MB); open it in a browser")
 
 
@@ -58,6 +60,7 @@ def build(
     name: str | None = None,
     workers: int = 0,
     limit: int = LIMIT,
+    counts: Mapping[str, int] | None = None,
 ) -> Path:
     """Collect what there is and write the page; gives its path.
 
@@ -68,6 +71,7 @@ def build(
         name: of the ensemble (and submission) that the page is about; by default the newest ensemble.
         workers: processes, 0 for one a core.
         limit: training samples with a picture.
+        counts: fold set → number of its folds, where they are known; they tell which runs are partial.
 
     Raises:
         DataError: a file is broken, or there is no ensemble called `name`.
@@ -83,7 +87,7 @@ def build(
     if out is None:
         own = submissions / competition.name / (ensemble.name if ensemble else "")
         out = (own if ensemble and own.is_dir() else oof / competition.name) / "report.html"
-    write_text(out, render(content))
+    write_text(out, render(replace(content, counts=counts or {})))
     return out
 
 
@@ -92,7 +96,7 @@ def _content(
 ) -> Content:
     """Choose whose scores to show, look at the samples, and note what is missing."""
     notes: list[tuple[str, str]] = []
-    scores, whose, members = _subject(found, ensemble)
+    scores, whose, members = _subject(found, ensemble, competition.metric)
     verb = f"competition={competition.name}"
     if scores is None and ensemble is not None:
         notes.append(("Scores are missing:", _missing(oof, ensemble, verb)))
@@ -118,16 +122,18 @@ def _missing(oof: Path, ensemble: Ensemble, verb: str) -> str:
     return f"{path} is not there. Run evaluate again: ./run.sh evaluate {verb} name={ensemble.name} runs=[{runs}]"
 
 
-def _subject(found: Collected, ensemble: Ensemble | None) -> tuple[pd.DataFrame | None, str, list[tuple[str, float]]]:
-    """Whose scores the page shows: the ensemble's, else those of the best run."""
+def _subject(
+    found: Collected, ensemble: Ensemble | None, metric: str
+) -> tuple[pd.DataFrame | None, str, list[tuple[str, float]]]:
+    """Whose scores the page shows: the ensemble's, else those of the best run by a metric."""
     if ensemble is not None:
         members = [(str(one["run"]), float(one["weight"])) for one in ensemble.record["members"]]
         return ensemble.scores, f"ensemble {ensemble.name}", [one for one in members if one[1] > 0]
-    lines = stats.leaderboard(found.runs)
+    lines = stats.leaderboard(found.runs, metric)
     if not lines:
         return None, "", []
     best = next(run for run in found.runs if run.name == lines[0].name)
-    return best.scores, f"run {best.name}", [(best.name, 1.0)]
+    return best.scored(metric), f"run {best.name}", [(best.name, 1.0)]
 
 
 def _look_at_oof(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from histofold.evaluation.repeats import alike
+from histofold.evaluation.repeats import repeats as compared
 from histofold.metrics import COUNTS, PIXELS, pooled_counts
 from histofold.metrics.merged import NOTE, marked
 from histofold.report import plots, stats
@@ -45,14 +45,17 @@ class Tile:
     hint: str = ""
 
 
-def board(runs: Sequence[Run], merged: bool = False, metric: str = "") -> dict[str, Any] | None:
+def board(
+    runs: Sequence[Run], merged: bool = False, metric: str = "", counts: Mapping[str, int] | None = None
+) -> dict[str, Any] | None:
     """Leaderboard of runs; None when nothing is scored.
 
     Args:
         merged: marks instance scores of merged labels.
         metric: the competition's own, which stands there as the score.
+        counts: fold set → number of its folds, see `histofold.evaluation.repeats.partial`.
     """
-    lines = stats.leaderboard(runs)
+    lines = stats.leaderboard(runs, metric, counts)
     if not lines:
         return None
     domain = _domain([line.value for line in lines])
@@ -66,7 +69,7 @@ def board(runs: Sequence[Run], merged: bool = False, metric: str = "") -> dict[s
         text += f" {NOTE}."
     rows = [{"line": line, "whisker": _whisker(line.value, domain)} for line in lines]
     titles = {name: marked(name, merged) for name in others}
-    return {"rows": rows, "others": others, "titles": titles, "text": text, "repeats": repeats(runs)}
+    return {"rows": rows, "others": others, "titles": titles, "text": text, "repeats": repeats(runs, metric, counts)}
 
 
 def by_interest(names: Sequence[str]) -> list[str]:
@@ -74,20 +77,24 @@ def by_interest(names: Sequence[str]) -> list[str]:
     return sorted(names, key=lambda name: INTEREST.index(name) if name in INTEREST else len(INTEREST))
 
 
-def repeats(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Runs that differ in seed or fold set only, with mean and spread of their scores; at least two of a kind."""
-    scored = {run.name: run for run in runs if run.scores is not None and run.config}
-    found = []
-    for names in alike({name: run.config for name, run in scored.items()}):
-        means = [float(table["score"].mean()) for name in names if (table := scored[name].scores) is not None]
-        row = {"names": names, "text": stats.describe(scored[names[0]].config), "mean": float(np.mean(means))}
-        found.append({**row, "spread": float(np.std(means, ddof=1))})
-    return found
+def repeats(runs: Sequence[Run], metric: str = "", counts: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
+    """Runs that differ in seed or fold set only, with mean and spread of their scores on the same samples."""
+    known = {name: run for name, run in stats.scored(runs, metric).items() if run.config}
+    return [
+        {
+            "names": list(one.names),
+            "text": stats.describe(dict(known[one.names[0]].config)),
+            "mean": one.mean,
+            "spread": one.spread,
+            "folds": "" if one.folds is None else ", ".join(map(str, one.folds)),
+        }
+        for one in compared(known, counts or {})
+    ]
 
 
-def curves(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Loss and score of each run that has curves, the best runs first and the others folded away."""
-    ranked = [line.name for line in stats.leaderboard(runs)]
+def curves(runs: Sequence[Run], metric: str = "") -> dict[str, Any] | None:
+    """Loss and score of each run that has curves, the best runs by a metric first and the others folded away."""
+    ranked = [line.name for line in stats.leaderboard(runs, metric)]
     ordered = sorted(runs, key=lambda run: ranked.index(run.name) if run.name in ranked else len(ranked))
     figures = [found for found in (plots.curves(run) for run in ordered) if found]
     if not figures:
@@ -215,8 +222,9 @@ def members(ensemble: Ensemble, runs: Sequence[Run], score: float | None) -> dic
     rows: list[dict[str, Any]] = []
     for member in ensemble.record["members"]:
         name, weight = str(member["run"]), float(member["weight"])
-        own = float(alone[name]) if name in alone else None
         run = by_name.get(name)
+        own = _alone(run, ensemble) if run else None
+        own = float(alone[name]) if own is None and name in alone else own
         rows.append(
             {
                 "name": name,
@@ -233,8 +241,17 @@ def members(ensemble: Ensemble, runs: Sequence[Run], score: float | None) -> dic
         "“Alone” is the run's own out-of-fold score with the default settings; “Ensemble − alone” is what tuning "
         "and the other members give it." + (_adds_text(ensemble, [row["weight"] for row in rows]) if adds else "")
     )
-    table = {"rows": rows, "adds": bool(adds), "text": text, "correlation": _correlation(runs)}
+    table = {"rows": rows, "adds": bool(adds), "text": text, "correlation": _correlation(runs, ensemble)}
     return table | {"searches": _searches(ensemble.score.get("search"), ensemble.single)}
+
+
+def _alone(run: Run, ensemble: Ensemble) -> float | None:
+    """A run's own score by the ensemble's metric on its folds; None where the run does not know that metric."""
+    table = run.scored(ensemble.metric)
+    if table is None or ensemble.metric not in table:
+        return None
+    own = table[table["fold"].isin(ensemble.record.get("folds") or [])]
+    return float(own["score"].mean()) if len(own) else None
 
 
 def _adds_text(ensemble: Ensemble, weights: Sequence[float]) -> str:
@@ -281,9 +298,9 @@ def _searches(searched: dict[str, Any] | None, single: bool) -> dict[str, Any] |
     return {"rows": rows, "text": text}
 
 
-def _correlation(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Correlation of the runs' scores as tinted cells."""
-    found = stats.correlation(runs)
+def _correlation(runs: Sequence[Run], ensemble: Ensemble) -> dict[str, Any] | None:
+    """Correlation of the runs' scores, on the ensemble's folds and by its metric, as tinted cells."""
+    found = stats.correlation(runs, ensemble.metric, ensemble.record.get("folds"))
     if found is None:
         return None
     names, matrix = found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from histofold.evaluation.crossfit import interval
+from histofold.evaluation.crossfit import FEW_GROUPS, interval
+from histofold.evaluation.repeats import Scored, partial
 from histofold.metrics import PIXELS
 from histofold.report.data import ID_COLUMNS, Run
 
 DRAWS = 1000
-
-FEW_GROUPS = 3
-"""Groups below which an interval means nothing."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,8 @@ def estimate(table: pd.DataFrame) -> Estimate:
     scores = table["score"].to_numpy(dtype=float)
     if not len(scores):
         return Estimate(float("nan"), 0)
-    if not enough_groups(table):
-        return Estimate(float(scores.mean()), len(scores))
-    return Estimate(float(scores.mean()), len(scores), *interval(scores, _groups(table), DRAWS))
+    ends = interval(scores, _groups(table), DRAWS)
+    return Estimate(float(scores.mean()), len(scores), *(ends or ()))
 
 
 def enough_groups(table: pd.DataFrame) -> bool:
@@ -91,15 +88,29 @@ class Standing:
     minutes: float | None
     epochs: int | None
     text: str
+    partial: bool = False
 
 
-def leaderboard(runs: Sequence[Run]) -> list[Standing]:
-    """Scored runs from best to worst; a run with fewer folds is not comparable, which its `folds` column says."""
-    lines = []
+def scored(runs: Sequence[Run], metric: str = "") -> dict[str, Scored]:
+    """Runs that have scores, by name, with a metric as their score where they know it."""
+    tables = {run.name: (run, run.scored(metric)) for run in runs}
+    there = ((name, run, table) for name, (run, table) in tables.items() if table is not None and len(table))
+    return {name: Scored(run.config, table) for name, run, table in there}
+
+
+def leaderboard(runs: Sequence[Run], metric: str = "", counts: Mapping[str, int] | None = None) -> list[Standing]:
+    """Scored runs from best to worst; a run with fewer folds is not comparable, which `folds` and `partial` say.
+
+    Args:
+        metric: that is their score, where they know it.
+        counts: fold set → number of its folds, see `histofold.evaluation.repeats.partial`.
+    """
+    lines, known = [], scored(runs, metric)
+    unfinished = partial(known, counts or {})
     for run in runs:
-        scores = run.scores
-        if scores is None or scores.empty:
+        if run.name not in known:
             continue
+        scores = known[run.name].table
         curves = [fold.metrics for fold in run.folds if fold.metrics is not None and not fold.metrics.empty]
         lines.append(
             Standing(
@@ -110,6 +121,7 @@ def leaderboard(runs: Sequence[Run]) -> list[Standing]:
                 minutes=run.minutes,
                 epochs=int(max(curve["epoch"].max() for curve in curves)) if curves else None,
                 text=describe(run.config),
+                partial=run.name in unfinished,
             )
         )
     return sorted(lines, key=lambda line: -line.value.mean)
@@ -167,12 +179,21 @@ def dice_by_threshold(histogram: NDArray[np.int64]) -> list[tuple[float, float]]
     return [(level / 255, float(dice[level])) for level in range(1, 256)]
 
 
-def correlation(runs: Sequence[Run]) -> tuple[list[str], NDArray[np.float64]] | None:
+def correlation(
+    runs: Sequence[Run], metric: str = "", folds: Sequence[int] | None = None
+) -> tuple[list[str], NDArray[np.float64]] | None:
     """Correlation of the runs' scores over the samples that all of them scored; None below two runs or five samples.
 
     Runs that fail on the same samples (near 1) add little to each other.
+
+    Args:
+        metric: that is their score, where they know it.
+        folds: whose samples count; None: all.
     """
-    columns = {run.name: run.scores.set_index("sample_id")["score"] for run in runs if run.scores is not None}
+    tables = {name: run.table for name, run in scored(runs, metric).items()}
+    if folds is not None:
+        tables = {name: table[table["fold"].isin(folds)] for name, table in tables.items()}
+    columns = {name: table.set_index("sample_id")["score"] for name, table in tables.items()}
     table = pd.DataFrame({name: column[~column.index.duplicated()] for name, column in columns.items()}).dropna()
     if len(columns) < 2 or len(table) < 5:
         return None

@@ -1,0 +1,44 @@
+"""Which bands members share: those of one name and one range, read in one unit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from histofold.errors import DataError
+from histofold.evaluation.oof import MeanBands, left_out, shared_bands
+from histofold.inference.bandfile import BandFileWriter, quantise
+from histofold.targets.base import Band
+
+FOREGROUND, DISTANCE, IN_PIXELS = Band("foreground"), Band("distance"), Band("distance", 0.0, 255.0)
+
+
+def written(path: Path, *bands: Band, share: float = 0.5) -> Path:
+    """A band file whose values all lie at `share` of their ranges."""
+    codes = [quantise(np.full((8, 8), band.low + share * (band.high - band.low), np.float32), band) for band in bands]
+    with BandFileWriter(path, bands, 8, 8) as writer:
+        writer.write_rows(0, np.stack(codes))
+    return path
+
+
+def test_a_band_is_shared_where_its_range_is_the_same(tmp_path: Path) -> None:
+    one = written(tmp_path / "a.tif", FOREGROUND, DISTANCE)
+    other = written(tmp_path / "b.tif", FOREGROUND, IN_PIXELS, share=1)
+    assert shared_bands([one, other]) == ("foreground",)
+    (line,) = left_out([one, other])
+    assert "band distance left out" in line
+    assert "0..1 and 0..255" in line
+    again = written(tmp_path / "c.tif", FOREGROUND, DISTANCE, Band("border"))
+    assert shared_bands([one, again]) == ("foreground", "distance")
+    assert left_out([one, again]) == ()
+    with pytest.raises(DataError, match="nothing in common"):
+        shared_bands([written(tmp_path / "d.tif", DISTANCE), written(tmp_path / "e.tif", IN_PIXELS)])
+
+
+def test_a_mean_of_distances_is_in_the_units_of_decoders(tmp_path: Path) -> None:
+    paths = tuple(written(tmp_path / f"{share}.tif", FOREGROUND, IN_PIXELS, share=share) for share in (0.2, 0.6))
+    mean = MeanBands(paths, (1.0, 1.0), shared_bands(paths))()
+    assert mean["distance"] == pytest.approx(np.full((8, 8), 0.4), abs=0.005)
+    assert mean["foreground"] == pytest.approx(np.full((8, 8), 0.4), abs=0.005)
