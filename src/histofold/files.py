@@ -7,8 +7,9 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,38 @@ from histofold.errors import DataError, ResourceError
 HOST = platform.node()[:32]
 TEMPORARY = ".partial"
 """Ending of a file that is still being written; such a file is never read and may be deleted at any time."""
+PIECES = 16
+PIECE_BYTES = 64 << 10
+"""A large file is known by its size and PIECES pieces of PIECE_BYTES, evenly spread; a small one by all its bytes."""
+
+_swept: set[Path] = set()
+"""Folders that this process has looked through for what killed processes left."""
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it onto `path` when the block ends well, delete it otherwise.
 
+    What processes of this machine left half-written in that folder when they were killed goes, too.
+
     Raises:
         ResourceError: the disk is full; what stood at `path` before is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.parent not in _swept:
+        sweep(path.parent)
+        _swept.add(path.parent)
     # Host and process keep two processes that write the same file, perhaps on a shared disk, from mixing their bytes:
     # the last rename wins.
     temporary = path.with_name(f".{path.name}.{HOST}-{os.getpid()}{TEMPORARY}")
+    # A killed process may have had this very number, as the first one of a container has each time: GDAL, for one,
+    # would read what stands there before it writes.
+    temporary.unlink(missing_ok=True)
     try:
         yield temporary
+        # Without it, a machine that stops may keep the new name and lose the bytes: zeros, of the right length.
+        with temporary.open("r+b") as stream:
+            os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -41,6 +59,52 @@ def atomic(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Delete the temporary files in `folder` of processes of this machine that are there no more."""
+    mine = re.compile(rf"\..+\.{re.escape(HOST)}-([0-9]+){re.escape(TEMPORARY)}")
+    try:
+        paths = list(folder.iterdir())
+    except OSError:  # a folder that may be written and not listed
+        return
+    for path in paths:
+        found = mine.fullmatch(path.name)
+        if found and not _alive(int(found[1])):
+            # On a shared disk its owner may be another container of the same name, and its mode what it likes.
+            with suppress(OSError):
+                path.unlink()
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process of this number runs here; True where that cannot be asked without harm."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it runs and is somebody else's
+        return True
+    return True
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Read the file `path` in this block: running out of memory there is a fault of that file and stops no other.
+
+    The sizes in a damaged file ask for any amount.
+
+    Raises:
+        DataError: memory ran out.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise DataError(
+            f"{path}: reading it asks for more memory than there is ({error or 'nothing more is known'}); is the file "
+            "whole? Copy or download it again, or use a machine with more memory"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -72,6 +136,27 @@ def sha256(path: Path) -> str:
     """Hash a file's bytes; gives 64 hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Hash a file's size and bytes, of pieces of them if it is large: the same on every machine; 16 hexadecimal digits.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    size = path.stat().st_size
+    found = hashlib.sha256(str(size).encode())
+    with path.open("rb") as stream:
+        for offset in _pieces(size):
+            stream.seek(offset)
+            found.update(stream.read(PIECE_BYTES))
+    return found.hexdigest()[:16]
+
+
+def _pieces(size: int) -> Iterable[int]:
+    if size <= PIECES * PIECE_BYTES:
+        return range(0, size, PIECE_BYTES)
+    return [(size - PIECE_BYTES) * index // (PIECES - 1) for index in range(PIECES)]
 
 
 def digest(value: Any) -> str:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from histofold import competitions
-from histofold.competitions.base import Competition
+from histofold.competitions import images
+from histofold.competitions.base import Competition, Sample
 from histofold.config import CompetitionConfig
 from histofold.errors import DataError
+from histofold.offline.run import Worker
+from histofold.tiles.prepare import prepare
+from histofold.tiles.store import Recipe
 
 
 def opened(root: Path, **options: Any) -> Competition:
@@ -156,3 +161,76 @@ def test_an_unknown_id(dsb: Path) -> None:
         opened(dsb).source("zzz")
     with pytest.raises(DataError, match="no sample 'zzz'; dsb2018 has 3"):
         opened(dsb).sample("zzz")
+
+
+def prepared(root: Path, folder: Path, **options: Any) -> str:
+    return str(prepare(opened(root, **options), Recipe(), folder, workers=1))
+
+
+@pytest.mark.parametrize("labels", ["csv", "auto"])
+def test_rows_that_change_are_noticed(dsb: Path, table: Any, tmp_path: Path, labels: str) -> None:
+    if labels == "auto":
+        shutil.rmtree(dsb / "stage1_train" / "aaa" / "masks")
+    prepared(dsb, tmp_path / "store", labels=labels)
+    assert "nothing to do" in prepared(dsb, tmp_path / "store", labels=labels)
+    table(dsb / "stage1_train_labels.csv", [["ImageId", "EncodedPixels"], ["aaa", "1 3"], ["bbb", ""]])
+    assert "1 made, 2 kept" in (text := prepared(dsb, tmp_path / "store", labels=labels))
+    assert "inputs have changed: aaa" in text
+    assert np.load(tmp_path / "store" / "masks" / "aaa.npy").sum() == 3
+    assert "nothing to do" in prepared(dsb, tmp_path / "store", labels=labels)
+
+
+def test_a_solution_that_changes_is_noticed(dsb: Path, tmp_path: Path) -> None:
+    prepared(dsb, tmp_path / "store")
+    path = dsb / "stage1_solution.csv"
+    path.write_text(path.read_text().replace("Public", "Ignored"))
+    assert "inputs have changed: ccc" in prepared(dsb, tmp_path / "store")
+
+
+def test_rows_do_not_count_where_masks_are_taken(dsb: Path, table: Any) -> None:
+    before = [opened(dsb, labels=labels).truth_digest("aaa") for labels in ("auto", "csv")]
+    table(dsb / "stage1_train_labels.csv", [["ImageId", "EncodedPixels"], ["aaa", "1 3"], ["bbb", ""]])
+    after = [opened(dsb, labels=labels).truth_digest("aaa") for labels in ("auto", "csv")]
+    assert before[0] == after[0] == ""
+    assert before[1] != after[1]
+
+
+@pytest.mark.parametrize("groups", ["fields", "none"])
+@pytest.mark.parametrize(("key", "split"), [("aaa", "train"), ("ccc", "test")])
+def test_a_broken_image_stops_no_other(dsb: Path, groups: str, key: str, split: str) -> None:
+    path = opened(dsb).source(key)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    competition = opened(dsb, groups=groups)
+    found = {sample.sample_id: sample for sample in competition.samples()}
+    assert found[key] == Sample(key, split, 0, 0, key, "unreadable")
+    assert all(sample.height for other, sample in found.items() if other != key)
+    with pytest.raises(DataError, match=rf"{path.name}: not a whole image"):
+        competition.stratum(key)
+    assert competition.stratum("bbb") == found["bbb"].stratum == "fluorescence"
+
+
+def test_the_stratum_of_one_image_reads_no_other(dsb: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    competition = opened(dsb)
+    read = []
+    rgb = images.rgb
+    monkeypatch.setattr(images, "rgb", lambda path: read.append(path.stem) or rgb(path))
+    assert competition.stratum("ccc") == "brightfield"
+    assert read == ["ccc"]
+
+
+def test_what_macos_leaves_is_no_image(dsb: Path) -> None:
+    shutil.copytree(dsb / "stage1_test" / "ccc", dsb / "stage1_test" / "__MACOSX" / "ccc")
+    (dsb / "stage1_train" / "__MACOSX").mkdir()
+    assert [sample.sample_id for sample in opened(dsb).samples()] == ["aaa", "bbb", "ccc"]
+
+
+def test_the_notebook_tells_a_stratum_though_another_image_is_broken(
+    dsb: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = opened(dsb).source("aaa")
+    path.write_bytes(b"no PNG")
+    competition = opened(dsb)
+    monkeypatch.setattr(type(competition), "samples", lambda self: pytest.fail("all images were listed"))
+    worker: Any = SimpleNamespace(ensemble=SimpleNamespace(strata={"brightfield": {}}), competition=competition)
+    assert Worker._stratum(worker, "ccc") == "brightfield"
+    assert Worker._stratum(worker, "aaa") == ""

@@ -11,9 +11,13 @@ import pytest
 import rasterio
 
 from histofold import competitions
+from histofold.cli import main
 from histofold.competitions.base import Competition
 from histofold.config import CompetitionConfig
 from histofold.errors import DataError
+from histofold.tiles.records import inputs_digest
+
+PLACES = ("input", "prepared", "oof", "submissions")
 
 
 def opened(root: Path, **options: Any) -> Competition:
@@ -201,3 +205,111 @@ def test_truncated_label_tiff(folder: Path) -> None:
     (folder / "labels" / "a.png").rename(folder / "labels" / "a.tif")
     with pytest.raises(DataError, match=r"a\.tif: not a whole TIFF"):
         opened(folder).labels("a") if (folder / "labels" / "a.tif").write_bytes(b"II*\0\x08") else None
+
+
+def binary(folder: Path, png: Any, name: str = "labels", keys: str = "abc") -> None:
+    for key in keys:
+        mask = np.zeros((12, 15), np.uint8)
+        mask[1:3, 1:3] = mask[6:8, 6:8] = 255
+        png(folder / name / f"{key}.png", mask)
+
+
+def test_binary_masks_among_labels_are_refused(folder: Path, png: Any) -> None:
+    assert not any("one value" in note for note in opened(folder).notes())
+    binary(folder, png, keys="ab")
+    assert not any("one value" in note for note in opened(folder).notes()), "c has one object in one part"
+    binary(folder, png)
+    expected = r"labels: 3 of 3 label files looked at hold one value in several parts.*rename labels/ to masks/"
+    with pytest.raises(DataError, match=expected):
+        opened(folder).notes()
+    (note, _) = opened(folder, labels="labels").notes()
+    assert "rename labels/ to masks/" in note
+    assert not any("one value" in note for note in opened(folder, truth="mask").notes())
+    (folder / "labels").rename(folder / "masks")
+    competition = opened(folder)
+    assert not any("one value" in note for note in competition.notes())
+    labels = competition.labels("a")
+    assert labels is not None
+    assert labels.max() == 2
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_labels_in_colours_are_refused(folder: Path, suffix: str) -> None:
+    colours = np.zeros((12, 15, 3), np.uint8)
+    colours[1:3, 1:3], colours[6:8, 6:8] = (255, 0, 0), (0, 255, 0)
+    (folder / "labels" / "a.png").unlink()
+    path = folder / "labels" / f"a{suffix}"
+    PIL.Image.fromarray(colours).save(path)
+    with pytest.raises(DataError, match=rf"a\{suffix}: its colours are no numbers of objects"):
+        opened(folder).labels("a")
+    found = opened(folder, truth="mask").labels("a")
+    assert found is not None
+    assert found.sum() == 8, "only foreground counts"
+    grey = np.where(colours.any(axis=2, keepdims=True), np.uint8(3), np.uint8(0)).repeat(3, axis=2)
+    PIL.Image.fromarray(np.dstack([grey, np.full((12, 15), 255, np.uint8)])).save(path)
+    labels = opened(folder).labels("a")
+    assert labels is not None
+    assert np.unique(labels).tolist() == [0, 3], "equal channels are numbers, and alpha is none"
+
+
+def test_splits_are_known_whatever_their_case(folder: Path, table: Any) -> None:
+    rows = [["a", "Train ", " p"], ["b", "TEST", "p "], ["c", "testA", "q"]]
+    table(folder / "index.csv", [["id", "split", "group"], *rows])
+    found = [(sample.split, sample.group) for sample in opened(folder).samples()]
+    assert found == [("train", "p"), ("test", "p"), ("testA", "q")]
+
+
+def test_derived_groups_without_a_broken_image(folder: Path, table: Any, png: Any) -> None:
+    pixels = np.random.default_rng(1).integers(0, 60, (12, 15, 3)).astype(np.uint8)
+    png(folder / "images" / "a.png", pixels)
+    png(folder / "images" / "c.png", pixels[::-1])
+    table(folder / "index.csv", [["id", "group", "type"], ["a", "p", "he"], ["b", "q", "he"], ["c", "q", ""]])
+    path = folder / "images" / "c.png"
+    path.write_bytes(path.read_bytes()[:-40])
+    competition = opened(folder, derive=True)
+    assert [(s.height, s.group, s.stratum) for s in competition.samples()] == [
+        (12, "p", "he"), (12, "q", "he"), (0, "c", "unreadable"),
+    ]  # fmt: skip
+    assert competition.stratum("a") == "he"
+    assert opened(folder).stratum("c") == "image"
+    png(path, pixels[::-1])
+    assert opened(folder, derive=True).stratum("c") == "fluorescence"
+
+
+def test_a_solution_that_changes_changes_the_digest(folder: Path, table: Any, png: Any) -> None:
+    other = folder.parent / "held_out"
+    png(other / "images" / "q.png", np.zeros((9, 9, 3), np.uint8))
+    found = []
+    for runs in ("1 4", "1 5"):
+        table(other / "stage1_solution.csv", [["ImageId", "EncodedPixels"], ["q", runs]])
+        found.append(inputs_digest(opened(folder, test="held_out"), "q"))
+    assert found[0] != found[1]
+    assert opened(folder, test="held_out").truth_digest("a") == ""
+
+
+def test_prepare_counts_splits_and_names_what_it_leaves_out(
+    folder: Path, table: Any, png: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for key in "abc":
+        png(folder / "images" / f"{key}.png", rng.integers(0, 60, (12, 15, 3)).astype(np.uint8))
+    rows = [["a", "Train"], ["b", "train "], ["c", "validation"]]
+    table(folder / "index.csv", [["id", "split"], *rows])
+    places = [f"paths.{name}={folder.parent if name == 'input' else folder.parent / name}" for name in PLACES]
+    overrides = ["competition=folders", "prepare.n_folds=2", "prepare.workers=1", *places]
+    assert main("prepare", overrides) == 0
+    assert "samples: train 2, validation 1\n" in capsys.readouterr().out
+    whole = (folder / "images" / "b.png").read_bytes()
+    (folder / "images" / "b.png").write_bytes(whole[:-40])
+    derived = [*overrides, "competition.options.derive=true", "prepare.force=true"]
+    assert main("prepare", derived) == 1
+    expected = "images of 1 groups that can be read, expected at least 2; the splits found are train 2, validation 1"
+    assert expected in capsys.readouterr().err
+    table(folder / "index.csv", [["id", "split"], *rows[:2], ["c", "TRAIN"]])
+    assert main("prepare", derived) == 1, "the broken image is told"
+    output = capsys.readouterr()
+    assert "note: b: cannot be read, so that the group is not known: left out" in output.out
+    assert "b.png: not a whole image" in output.err
+    (folder / "images" / "b.png").write_bytes(whole)
+    assert main("prepare", derived[:-1]) == 0
+    assert "left out" not in capsys.readouterr().out

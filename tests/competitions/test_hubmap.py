@@ -111,6 +111,17 @@ def test_half_a_download(hubmap: Path) -> None:
         opened(hubmap).samples()
 
 
+@pytest.mark.parametrize("name", ["one.tiff.ovr", "one.tiff.aux.xml", "._one.tiff", "one.tif.txt"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_what_programs_leave_beside_a_slide_is_no_slide(hubmap: Path, split: str, name: str) -> None:
+    before = [sample.sample_id for sample in opened(hubmap).samples()]
+    (hubmap / "sample_submission.csv").unlink(missing_ok=True)
+    ids = opened(hubmap).submission_ids()
+    (hubmap / split / name).write_bytes(b"not a slide")
+    assert [sample.sample_id for sample in opened(hubmap).samples()] == before
+    assert opened(hubmap).submission_ids() == ids
+
+
 def test_missing_test_slides(hubmap: Path) -> None:
     (hubmap / "test" / "three.tiff").unlink()
     with pytest.raises(DataError, match=r"test/ lacks 1 of 1 slides \(three\)"):

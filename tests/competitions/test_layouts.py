@@ -283,3 +283,24 @@ def test_glomeruli(tmp_path: Path, png: Any) -> None:
     (patches / "masks" / "tuft_1.png").unlink()
     with pytest.raises(DataError, match="tuft_1 has a row"):
         opened(root, layout="glomeruli").check()
+
+
+def test_what_macos_leaves_is_no_sample(monuseg: Path, tmp_path: Path, png: Any) -> None:
+    before = split_and_group(opened(monuseg, layout="monuseg"))
+    shutil.copytree(monuseg / "Train", monuseg / "__MACOSX" / "Train")
+    for path in [*monuseg.rglob("*.tif"), *monuseg.rglob("*.xml")]:
+        path.with_name(f"._{path.name}").write_bytes(b"\0\5\x16\7")
+    assert split_and_group(opened(monuseg, layout="monuseg")) == before
+    root = tmp_path / ".hidden" / "monuseg"
+    for part in ("", "__MACOSX/"):
+        png(root / f"{part}images" / "x.png", RGB)
+        png(root / f"{part}labels" / "x.png", mask((2, 2)))
+    (root / "images" / "._x.png").write_bytes(b"\0\5\x16\7")
+    assert set(split_and_group(opened(root, layout="monuseg"))) == {"x"}, "the place itself may be hidden"
+
+
+def test_parts_of_nuclei_590_are_known_whatever_their_case(folder: Path, table: Any) -> None:
+    rows = [["name", "part", "id"], ["xx", "Train", "a"], ["yy", " Test", "b"], ["zz", "TRAIN", "c"]]
+    table(folder / "nuclei_590.csv", rows)
+    found = split_and_group(opened(folder, layout="nuclei_590"))
+    assert [split for split, _ in found.values()] == ["train", "test", "train"]

@@ -62,6 +62,15 @@ def ome_pyramid(path: Path, picture: Picture) -> Path:
     return path
 
 
+def levels_of(path: Path, picture: Picture, levels: list[Picture]) -> Path:
+    """Write a picture and its reduced copies as they are given."""
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(picture, photometric="rgb", tile=(64, 64), subifds=len(levels))
+        for level in levels:
+            writer.write(level, photometric="rgb", tile=(64, 64), subfiletype=1)
+    return path
+
+
 def with_alpha(picture: Picture) -> Picture:
     """Add a fourth channel that is not all opaque."""
     alpha = np.full((*picture.shape[:2], 1), 255, picture.dtype)
@@ -134,6 +143,12 @@ def write_pyramid() -> Callable[..., Path]:
 def write_ome_pyramid() -> Callable[..., Path]:
     """Write a pyramid into sub-directories."""
     return ome_pyramid
+
+
+@pytest.fixture(scope="session")
+def write_levels() -> Callable[..., Path]:
+    """Write a picture and its reduced copies."""
+    return levels_of
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from PIL import Image
 
 from histofold import slides
 from histofold.errors import DataError
+from histofold.slides import foreign
 
 Picture = NDArray[np.uint8]
 
@@ -32,20 +33,27 @@ def fake_openslide(picture: Picture) -> types.ModuleType:
     picture = picture[:height, :width]
     small = picture.reshape(height // 4, 4, width // 4, 4, 3).mean(axis=(1, 3)) + 0.5
     levels = [picture, small.astype(np.uint8)]
+    regions: list[tuple[int, int]] = []
 
     class OpenSlide:
         def __init__(self, path: str) -> None:
-            if Path(path).read_bytes() != b"a scan":
+            self.torn = Path(path).read_bytes() == b"a torn scan"
+            if not self.torn and Path(path).read_bytes() != b"a scan":
                 raise FakeOpenSlideError("Unsupported or missing image file")
             self.dimensions = (width, height)
             self.level_count = 2
             self.level_dimensions = [level.shape[1::-1] for level in levels]
             self.level_downsamples = [1.0, 4.0]
-            self.properties = {"openslide.level[0].tile-height": "16"}
+            self.properties = {"openslide.level[0].tile-height": "16", "openslide.level[0].tile-width": "16"}
+            self.cache = 32 << 20
+
+        def set_cache(self, cache: int) -> None:
+            self.cache = cache
 
         def read_region(self, location: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image:
+            regions.append(size)
             x, y = (start // (1, 4)[level] for start in location)
-            if y > height - 30 and level == 0:
+            if y >= height - 30 and self.torn:
                 raise FakeOpenSlideError("Corrupt tile")
             part = levels[level][y : y + size[1], x : x + size[0]]
             alpha = np.full((*part.shape[:2], 1), 255, np.uint8)
@@ -64,6 +72,9 @@ def fake_openslide(picture: Picture) -> types.ModuleType:
     module = types.ModuleType("openslide")
     module.OpenSlide = OpenSlide  # type: ignore[attr-defined]
     module.OpenSlideError = FakeOpenSlideError  # type: ignore[attr-defined]
+    module.OpenSlideVersionError = FakeOpenSlideError  # type: ignore[attr-defined]
+    module.OpenSlideCache = int  # type: ignore[attr-defined]
+    module.regions = regions  # type: ignore[attr-defined]
     return module
 
 
@@ -104,8 +115,37 @@ def test_a_scan_is_read_like_any_slide(scan: Path, picture: Picture, naive: Call
         assert (slide.window(0, 410, 20, 6) == 255).all()
 
 
+def test_a_scan_is_decoded_in_pieces_that_the_plan_counts(
+    scan: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreign, "PIECE", 40)
+    regions = sys.modules["openslide"].regions
+    with slides.open(scan, threads=1) as slide:
+        window = slide.window(10, 20, 100, 200)
+        np.testing.assert_array_equal(window, picture[10:110, 20:220])
+        # Whole tiles of 16, as many as 40 columns hold, so that no tile is decoded twice.
+        assert max(width for width, _ in regions) == 32
+        assert max(height for _, height in regions) == 16
+        with slides.open(scan, threads=3) as three:
+            assert three.memory(1) - slide.memory(1) > 2 * foreign.CACHE_BYTES
+
+
+def test_half_transparent_pixels_are_blended_with_white_and_opaque_ones_kept() -> None:
+    random = np.random.default_rng(0)
+    rgba = random.integers(0, 256, (7, 9, 4), np.uint8)
+    out = np.empty((3, 7, 9), np.uint8)
+    foreign._blend(rgba, out)
+    alpha = rgba[:, :, 3:] / 255
+    expected = np.floor(rgba[:, :, :3] * alpha + 255 * (1 - alpha) + 0.499)
+    assert np.abs(out.transpose(1, 2, 0) - expected).max() <= 1
+    rgba[:, :, 3] = 255
+    foreign._blend(rgba, out)
+    np.testing.assert_array_equal(out.transpose(1, 2, 0), rgba[:, :, :3])
+
+
 def test_damage_within_a_scan_is_named_with_its_rows(scan: Path) -> None:
-    with slides.open(scan) as slide, pytest.raises(DataError, match=r"scan.SVS: rows 280 to 300 cannot be decoded"):
+    scan.write_bytes(b"a torn scan")
+    with slides.open(scan) as slide, pytest.raises(DataError, match=r"scan.SVS: rows 280 to 288 cannot be decoded"):
         slide.window(280, 0, 20, 50)
 
 
@@ -120,7 +160,7 @@ def test_openslide_itself_gives_the_pixels_of_the_tiff(picture: Picture, tmp_pat
     ) as file:  # fmt: skip
         file.write(picture.transpose(2, 0, 1))
     scan.write_bytes(path.read_bytes())
-    with slides.open(path) as plain, slides.open(scan) as foreign:
-        assert (foreign.height, foreign.width) == (height, width)
+    with slides.open(path) as plain, slides.open(scan) as scanned:
+        assert (scanned.height, scanned.width) == (height, width)
         window = (7, 11, height // 2, width // 2, scale)
-        assert np.array_equal(plain.window(*window), foreign.window(*window))
+        assert np.array_equal(plain.window(*window), scanned.window(*window))

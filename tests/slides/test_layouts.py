@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
+import tifffile
 from numpy.typing import NDArray
 
 from histofold import slides
 from histofold.errors import DataError
+from histofold.slides import tiff
 from histofold.tiles.grid import rational
 
 Picture = NDArray[np.uint8]
@@ -93,6 +97,105 @@ def test_a_pyramid_is_used_if_it_was_averaged_and_not_if_it_was_picked(
         assert used == ([2, 1, 4, 2, 1, 8] if resampling == "average" else [1] * 6)
 
 
+@pytest.mark.parametrize("cut", [(0, 0), (0, 1), (1, 0), (1, 5), (3, 7), (7, 1), (4, 4)])
+@pytest.mark.parametrize("smooth", [True, False])
+def test_a_stretched_pyramid_is_used_where_the_factor_divides_the_sides_only(
+    cut: tuple[int, int], smooth: bool, picture: Picture, write_pyramid: Callable[..., Path],
+    naive: Callable[..., Picture], tmp_path: Path,
+) -> None:  # fmt: skip
+    """GDAL stretches a level over the whole side, so that its pixels drift where it is no whole number of theirs."""
+    drawn = np.tile(picture[:296, :416], (3, 2, 1))
+    drawn = drawn[: 888 - cut[0], : 832 - cut[1]]
+    if smooth:
+        drawn = cv2.GaussianBlur(drawn, (0, 0), 6)
+    with slides.open(write_pyramid(tmp_path / "pyramid.tiff", drawn, "average")) as slide:
+        assert slide.factors == [1, 2, 4, 8]
+        for scale in (2, 4, 8):
+            exact = all(side % scale == 0 for side in drawn.shape[:2])
+            whole = ((0, slide.height), (0, slide.width))
+            assert (slide._level(rational(scale), *whole).factor == scale) == exact
+            window = slide.window(0, 0, slide.height, slide.width, scale)
+            assert np.abs(window - naive(drawn, scale)).max() <= 2.01
+
+
+@pytest.mark.parametrize("partial", ["left out", "averaged", "black"])
+@pytest.mark.parametrize("cut", [(1, 0), (1, 5), (3, 7), (7, 1)])
+def test_a_pyramid_of_whole_cells_is_used_at_any_size(
+    partial: str, cut: tuple[int, int], picture: Picture, write_levels: Callable[..., Path],
+    naive: Callable[..., Picture], tmp_path: Path,
+) -> None:  # fmt: skip
+    """Levels of factor × factor pixels; what is left at the end of a side is missing, averaged, or mixed with black."""
+    drawn = picture[: 296 - cut[0], : 416 - cut[1]]
+    factors = (2, 4, 8)
+    levels = []
+    for factor in factors:
+        height, width = (side // factor if partial == "left out" else -(-side // factor) for side in drawn.shape[:2])
+        average = naive(drawn, factor)[:height, :width]
+        if partial == "black":
+            padded = np.zeros((height * factor, width * factor, 3))
+            padded[: len(drawn), : drawn.shape[1]] = drawn
+            average = naive(padded, factor)
+        levels.append(np.floor(average + 0.5).astype(np.uint8))
+    with slides.open(write_levels(tmp_path / "pyramid.tiff", drawn, levels)) as slide:
+        assert slide.factors == [1, 2, 4, 8]
+        for scale in (2, 4, 8, 16):
+            window = slide.window(0, 0, slide.height, slide.width, scale)
+            assert np.abs(window - naive(drawn, scale)).max() <= 1.01
+            np.testing.assert_array_equal(np.concatenate([rows for _, rows in slide.bands(7, scale)]), window)
+            used = slide._level(rational(scale), (0, slide.height), (0, slide.width)).factor
+            assert (used > 1) == (partial != "black" or all(side % min(scale, 8) == 0 for side in drawn.shape[:2]))
+
+
+@pytest.mark.parametrize("pages", ["rgb", "grey", "planes"])
+def test_the_picture_is_the_largest_page_and_not_a_thumbnail_before_it(
+    pages: str, picture: Picture, tmp_path: Path
+) -> None:
+    shown = picture if pages != "grey" else picture[:, :, :1].repeat(3, axis=2)
+    path = tmp_path / "thumbnail.tiff"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(picture[::20, ::20], photometric="rgb")
+        if pages == "rgb":
+            writer.write(picture, photometric="rgb", tile=(64, 64), compression="zlib")
+        for band in range({"rgb": 0, "grey": 1, "planes": 3}[pages]):
+            writer.write(picture[:, :, band], photometric="minisblack")
+        writer.write(picture[::30, ::30], photometric="rgb")
+    with slides.open(path) as slide:
+        assert (slide.height, slide.width) == picture.shape[:2]
+        np.testing.assert_array_equal(slide.window(0, 0, *picture.shape[:2]), shown)
+
+
+def test_the_pyramid_of_a_later_page_is_its_own(picture: Picture, tmp_path: Path) -> None:
+    half = picture[:300, :416].reshape(150, 2, 208, 2, 3).mean(axis=(1, 3)).round().astype(np.uint8)
+    path = tmp_path / "thumbnail.tiff"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(picture[::20, ::20], photometric="rgb")
+        writer.write(picture[:300, :416], photometric="rgb", subifds=1)
+        writer.write(half, photometric="rgb", subfiletype=1)
+    with slides.open(path) as slide:
+        assert slide.factors == [1, 2]
+        np.testing.assert_array_equal(slide.window(0, 0, 300, 416, 2), half)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_grey_whose_zero_is_white_is_turned_round(kind: type[np.unsignedinteger[Any]], tmp_path: Path) -> None:
+    grey = (np.arange(600).reshape(20, 30) % 256).astype(kind) * kind(1 if kind is np.uint8 else 257)
+    path = tmp_path / "white.tiff"
+    tifffile.imwrite(path, grey, photometric="miniswhite")
+    with slides.open(path) as slide:
+        expected = (255 - np.arange(600).reshape(20, 30) % 256)[:, :, None].repeat(3, axis=2)
+        np.testing.assert_array_equal(slide.window(0, 0, 20, 30), expected)
+
+
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite"])
+def test_one_bit_is_black_and_white(photometric: str, tmp_path: Path) -> None:
+    bits = np.random.default_rng(0).random((33, 47)) < 0.4
+    path = tmp_path / "bits.tiff"
+    tifffile.imwrite(path, bits, photometric=photometric)
+    with slides.open(path) as slide:
+        expected = np.where(bits == (photometric == "minisblack"), 255, 0)[:, :, None].repeat(3, axis=2)
+        np.testing.assert_array_equal(slide.window(0, 0, 33, 47), expected)
+
+
 @pytest.mark.parametrize("window", [(4, 8, 100, 92), (4, 8, 292, 408), (5, 8, 100, 92), (4, 7, 99, 90), (4, 8, 97, 92)])
 def test_a_window_of_a_pyramid_may_begin_and_end_anywhere(
     window: tuple[int, int, int, int],
@@ -114,9 +217,10 @@ def test_a_pyramid_in_sub_directories_is_found(
         assert slide.factors == [1, 2, 4]
         assert slide._level(rational(4), (0, 301), (0, 417)).height == 75
         window = slide.window(0, 0, 301, 417, 4)
-        assert window.shape == (76, 105, 3)  # one more than the level has: its last row and column are repeated
-        assert np.abs(window[:75, :104] - naive(picture, 4)[:75, :104]).max() <= 1.01
-        np.testing.assert_array_equal(window[75], window[74])
+        # One more than the level has: the last row and column are those of the full size.
+        assert window.shape == (76, 105, 3)
+        assert np.abs(window - naive(picture, 4)).max() <= 1.01
+        np.testing.assert_array_equal(np.concatenate([rows for _, rows in slide.bands(20, 4)]), window)
 
 
 def test_a_thumbnail_comes_from_the_pyramid(
@@ -165,6 +269,20 @@ def test_palettes_and_odd_page_counts_are_refused(write_gtiff: Callable[..., Pat
     write_gtiff(two, np.zeros((20, 20, 1), np.uint8), append_subdataset="yes")
     with pytest.raises(DataError, match="2 pages of one band"):
         slides.open(two)
+
+
+@pytest.mark.parametrize("big", [False, True])
+def test_a_directory_that_claims_more_than_the_file_has_asks_for_no_memory(
+    big: bool, picture: Picture, write_gtiff: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = write_gtiff(tmp_path / "hurt.tiff", picture, bigtiff="yes" if big else "no", blockysize=8)
+    content = bytearray(path.read_bytes())
+    place = content.rindex(struct.pack("<H", tiff.STRIP_BYTES))
+    # The count of strip sizes: thousands of gigabytes, which a BigTIFF could have, or four.
+    content[place + 4 : place + (12 if big else 8)] = struct.pack("<Q", 1 << 42) if big else struct.pack("<I", 1 << 31)
+    path.write_bytes(bytes(content))
+    with pytest.raises(DataError, match=r"hurt.tiff: the TIFF is truncated or damaged"):
+        tiff.require_whole(path)
 
 
 @pytest.mark.parametrize("keep", [0.02, 0.3, 0.7, 0.999])

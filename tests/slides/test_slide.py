@@ -15,13 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from histofold import slides
 from histofold.errors import ConfigError, DataError
+from histofold.inference.bandfile import BandFileWriter
+from histofold.slides import layout as layout_module
 from histofold.slides import slide as slide_module
+from histofold.slides.gdal import CACHE_BYTES
+from histofold.slides.reduce import reduce_array
+from histofold.targets.base import Band
 from histofold.tiles.grid import reduced
 
 Picture = NDArray[np.uint8]
@@ -195,6 +201,55 @@ def test_every_block_is_read_once(
     assert size <= read < 1.1 * size
 
 
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the kernel does not count what a process reads")
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@pytest.mark.parametrize("scale", [1, 3, 4])
+def test_a_tall_strip_is_decoded_once_and_read_in_pieces(
+    interleave: str, scale: float, write_gtiff: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (3000, 2000, 3), np.uint8)
+    path = write_gtiff(tmp_path / "tall.tiff", noise, compress="lzw", blockysize=1100, interleave=interleave)
+    # Strips of 6.6 MB and pieces of a sixth of one, while GDAL's cache holds less than a colour of a strip.
+    monkeypatch.setattr(layout_module, "TALL_BYTES", 1_000_000)
+    monkeypatch.setattr(slide_module, "TALL_BYTES", 1_000_000)
+    rasterio.env.set_gdal_config("GDAL_CACHEMAX", 1_000_000)
+    try:
+        with slides.open(path, threads=4) as slide:
+            before = read_bytes()
+            rows = np.concatenate([rows for _, rows in slide.bands(170, scale)])
+            assert path.stat().st_size <= read_bytes() - before < 1.1 * path.stat().st_size
+        np.testing.assert_array_equal(rows, reduce_array(noise, scale))
+    finally:
+        rasterio.env.set_gdal_config("GDAL_CACHEMAX", CACHE_BYTES)
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_the_plan_of_a_tall_strip_counts_what_decoding_it_takes(
+    interleave: str, write_gtiff: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Two strips of 90 MB: the resident memory of a process with many threads against its plan."""
+    noise = np.tile(np.random.default_rng(0).integers(0, 256, (100, 1000, 3), np.uint8), (60, 10, 1))
+    path = write_gtiff(tmp_path / "tall.tiff", noise, compress="lzw", blockysize=3000, interleave=interleave)
+    code = (
+        "import pathlib, sys\n"
+        "from histofold import slides\n"
+        "def status(name):\n"
+        "    return int(pathlib.Path('/proc/self/status').read_text().split(name)[1].split()[0]) << 10\n"
+        "list(slides.open(sys.argv[2], threads=8).bands(256, 4))\n"
+        "before = status('VmRSS:')\n"
+        "slide = slides.open(sys.argv[1], threads=8)\n"
+        "for _ in slide.bands(256, 4):\n"
+        "    pass\n"
+        "print(slide.memory(256), status('VmHWM:') - before)\n"
+    )
+    small = write_gtiff(tmp_path / "small.tiff", noise[:64], compress="lzw", interleave=interleave)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code, str(path), str(small)]
+    output = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout.split()
+    planned, grown = map(int, output)
+    assert grown < planned < 6 * 90e6
+
+
 def test_memory_does_not_grow_with_height(write_gtiff: Callable[..., Path], tmp_path: Path) -> None:
     """The highest resident memory of a process that walks a slide and one that walks another four times as high."""
     code = (
@@ -218,25 +273,28 @@ def test_memory_does_not_grow_with_height(write_gtiff: Callable[..., Path], tmp_
     assert peaks[1] - peaks[0] < 10_000
 
 
-def test_the_cache_of_gdal_is_bounded(path: Path) -> None:
+@pytest.mark.parametrize("kind", ["slide", "bands"])
+def test_the_cache_of_gdal_is_bounded(kind: str, path: Path, tmp_path: Path) -> None:
+    read = {
+        "slide": "from histofold import slides; slides.open(sys.argv[1]).window(0, 0, 9, 9)\n",
+        "bands": "from histofold.inference.bandfile import BandFile; BandFile(pathlib.Path(sys.argv[2])).rows(0, 9)\n",
+    }
+    with BandFileWriter(tmp_path / "bands.tif", [Band("foreground")], 20, 30, 1.0) as writer:
+        writer.write_rows(0, np.zeros((1, 20, 30), np.uint8))
     code = (
-        "import sys\n"
-        "from histofold import slides\n"
-        "slides.open(sys.argv[1]).window(0, 0, 9, 9)\n"
+        f"import pathlib, sys\n{read[kind]}"
         "from rasterio.env import get_gdal_config\n"
         "print(get_gdal_config('GDAL_CACHEMAX'))\n"
     )
     environment = {key: value for key, value in os.environ.items() if key != "GDAL_CACHEMAX"}
     environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    command = [sys.executable, "-c", code, str(path)]
+    command = [sys.executable, "-c", code, str(path), str(tmp_path / "bands.tif")]
     output = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout
     assert int(output) == 16 << 20
 
 
 @pytest.mark.slow
 def test_a_sparse_slide_of_three_gigapixels(tmp_path: Path) -> None:
-    import rasterio
-
     path = tmp_path / "sparse.tiff"
     options = {"driver": "GTiff", "dtype": "uint8", "tiled": True, "blockxsize": 512, "blockysize": 512}
     with rasterio.open(

@@ -128,3 +128,32 @@ def test_mixed_crops_are_functions_of_their_key_and_carry_their_labels(tmp_path:
         assert (example["truth"][0].numpy()[red == 255] == 1).all()
         changed += not torch.equal(example["image"], before[(0, index)]["image"])
     assert changed >= (18 if option == "mosaic" else 3)
+
+
+@pytest.mark.parametrize("option", ["mosaic", "copy_paste"])
+def test_a_mix_up_probability_that_is_inverted(tmp_path: Path, option: str) -> None:
+    """The fifth bug of winning code (`random() > p`): of what is mixed at 1, about a quarter must be at .25."""
+    store = write_store(tmp_path, "whole")
+    made = {
+        share: dataset(store, options=AugmentOptions(flip=0.0, quarter=False, **{option: share}), crop=48, count=200)
+        for share in (0.0, 0.25, 1.0)
+    }
+    plain, some, every = ([data[(0, index)]["image"] for index in range(200)] for data in made.values())
+    at_most = [index for index in range(200) if not torch.equal(every[index], plain[index])]
+    changed = [index for index in range(200) if not torch.equal(some[index], plain[index])]
+    assert set(changed) <= set(at_most)
+    assert len(at_most) >= (195 if option == "mosaic" else 80)
+    assert 0.15 < len(changed) / len(at_most) < 0.35
+
+
+def test_enhanced_images_are_kept_within_so_many_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = write_store(tmp_path / "store", "whole", count=4)
+    size = store.pixels("s0").nbytes
+    monkeypatch.setattr("histofold.tiles.dataset.KEPT", 2 * size + 1)
+    data = dataset(store, preprocess=Preprocess(clahe=2.0))
+    for row in (0, 1, 2, 1):
+        data._pixels(row)
+    assert list(data._enhanced) == [("s1", -1), ("s2", -1)]
+    monkeypatch.setattr("histofold.tiles.dataset.KEPT", size - 1)
+    data._pixels(3)
+    assert list(data._enhanced) == [("s3", -1)]  # one is always there

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histofold.competitions.base import Sample
+from histofold.competitions.base import UNREADABLE, Sample
 from histofold.errors import ConfigError, DataError
 from histofold.tiles import folds
+from histofold.tiles.run import fill_sizes
 
 
 def sample(number: int, group: int | str, stratum: str = "s", split: str = "train") -> Sample:
@@ -160,3 +162,62 @@ def test_missing_rows_columns_and_files(written: Path, samples: list[Sample]) ->
     written.unlink()
     with pytest.raises(DataError, match=r"no such file; make it with `\./run\.sh prepare`"):
         folds.read(written, samples)
+
+
+def test_one_group_is_no_cross_validation_and_the_splits_are_named() -> None:
+    alone = [sample(1, "p"), sample(2, "p"), sample(3, "q", split="validation"), sample(4, "r", split="testA")]
+    with pytest.raises(DataError, match=r"images of 1 groups.*splits found are train 2, testA 1, validation 1"):
+        folds.make(alone, 2, 0)
+
+
+def unread(number: int) -> Sample:
+    return Sample(f"{number:05d}", "train", 0, 0, f"{number:05d}", UNREADABLE)
+
+
+def test_an_unreadable_image_is_left_out_until_it_can_be_read(samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "folds.csv"
+    broken = [unread(2) if one.sample_id == "00002" else one for one in samples]
+    made = folds.make(broken, 5, 0)
+    assert folds.left_out(made) == ["00002"]
+    assert made.set_index("sample_id").loc["00002", "fold"] == -1
+    assert "00002" not in set(folds.in_cv(made).sample_id)
+    folds.write(path, made)
+    before = made.set_index("sample_id")
+    assert fill_sizes(path, broken) == 0
+    assert fill_sizes(path, samples) == 1
+    after = folds.read(path, samples).set_index("sample_id")
+    assert after.loc["00002"].tolist() == ["train", 10, 20, "1", "dark", before.loc["00003", "fold"]]
+    assert after.drop("00002").equals(before.drop("00002")), "nothing else changes"
+
+
+def test_a_mended_image_of_a_new_group_goes_to_the_smallest_fold(samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "folds.csv"
+    folds.write(path, folds.make([*samples, unread(70)], 5, 0))
+    edit(path, _00000_fold=-1, _00001_fold=-1)
+    smallest = folds.in_cv(folds.read(path)).groupby("fold").size().idxmin()
+    fill_sizes(path, [*samples, sample(70, "new", "pink")])
+    found = folds.read(path).set_index("sample_id").loc["00070"]
+    assert found.tolist() == ["train", 10, 20, "new", "pink", smallest]
+
+
+def test_a_mended_image_that_joins_two_groups(samples: list[Sample], tmp_path: Path) -> None:
+    path = tmp_path / "folds.csv"
+    folds.write(path, folds.make([*samples, unread(70)], 2, 0))
+    table = folds.read(path).set_index("sample_id")
+    one, *others = (f"{2 * n:05d}" for n in range(20))
+    same = next(key for key in others if table.fold[key] == table.fold[one])
+    apart = next(key for key in others if table.fold[key] != table.fold[one])
+
+    def joined(other: str) -> list[Sample]:
+        groups = {table.group[one], table.group[other]}
+        fresh = [replace(each, group="0") if each.group in groups else each for each in samples]
+        return [*fresh, sample(70, "0", "pink")]
+
+    before = path.read_bytes()
+    with pytest.raises(DataError, match=r"'00070' can be read now.* in fold 0 and .* in fold 1; prepare\.force=true"):
+        fill_sizes(path, joined(apart))
+    assert path.read_bytes() == before
+    fill_sizes(path, joined(same))
+    after = folds.read(path).set_index("sample_id")
+    assert after.loc["00070", "fold"] == table.fold[one]
+    assert after.group["00070"] == after.group[one] == after.group[same]

@@ -302,6 +302,54 @@ def test_a_changed_slide_truth_or_setting_is_noticed(kidney: FakeSlides, tmp_pat
     assert run(least=0.5).made == 1
 
 
+def test_a_sample_that_is_gone_leaves_the_store(kidney: FakeSlides, tmp_path: Path) -> None:
+    recipe, folder = Recipe("tiles", 64, 2.0), tmp_path / "store"
+    prepare(kidney, recipe, folder, workers=1)
+    before = Store.open(folder)
+    fewer = FakeSlides(kidney.folder, ids=["alpha", "gamma"])
+    first = prepare(fewer, recipe, folder, workers=1, shard=(0, 2))
+    assert "removed from the store, as there are no such samples any more: beta" in str(first)
+    after = Store.open(folder)
+    assert after.samples() == ["alpha", "gamma"]
+    assert after.fingerprint != before.fingerprint
+    assert json.loads((folder / "recipe.json").read_text())["samples"] == 2
+    assert "nothing to do" in str(prepare(fewer, recipe, folder, workers=1))
+    prepare(fewer, recipe, tmp_path / "fresh", workers=1)
+    assert contents(folder) == contents(tmp_path / "fresh"), "no file of it is left"
+    # As it is put back, it is made again.
+    assert prepare(kidney, recipe, folder, workers=1).made == 1
+    assert Store.open(folder).fingerprint == before.fingerprint
+
+
+def test_a_table_that_is_not_of_the_records_is_written_again(kidney: FakeSlides, tmp_path: Path) -> None:
+    recipe, folder = Recipe("tiles", 64, 2.0), tmp_path / "store"
+    prepare(kidney, recipe, folder, workers=1)
+    whole = contents(folder)
+    for damage in ('{"samples": 7}', "no JSON"):
+        (folder / "recipe.json").write_text(damage)
+        prepare(kidney, recipe, folder, workers=1)
+        assert contents(folder) == whole
+
+
+def test_a_slide_that_asks_for_all_memory_stops_no_other(
+    kidney: FakeSlides, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = slides.open
+
+    def opened(path: Path, *rest: Any) -> Any:
+        if path.stem == "beta":
+            raise MemoryError("4 EB")
+        return real(path, *rest)
+
+    monkeypatch.setattr(slides, "open", opened)
+    recipe, folder = Recipe("tiles", 64, 1.0), tmp_path / "store"
+    assert plan(kidney, recipe, 1).peak_memory > 0
+    with pytest.raises(DataError, match=r"beta.tiff: reading it asks for more memory.*other 2 samples are finished"):
+        prepare(kidney, recipe, folder, workers=1)
+    monkeypatch.undo()
+    assert prepare(kidney, recipe, folder, workers=1).made == 1
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

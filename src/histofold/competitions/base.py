@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from histofold import given
 from histofold.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 Image = NDArray[np.uint8]
 Labels = NDArray[np.integer[Any]]
+UNREADABLE = "unreadable"
+"""Stratum of an image that cannot be read where the pixels tell group and stratum: it has a group of its own till then,
+and folds.csv leaves it out, as in any fold it might give another image away."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Sample:
         height, width: in pixels of the full-size image, read from the file and never from a table; both are 0 where the
             file cannot be read, so that one broken file does not stop the listing: it is told when its turn comes.
         group: samples of one group share a fold, because one would give the other away (patient, field, organ).
-        stratum: folds get equal shares of every stratum (image type, grade, stain).
+        stratum: folds get equal shares of every stratum (image type, grade, stain); see `UNREADABLE`.
     """
 
     sample_id: str
@@ -138,14 +142,14 @@ class Competition(ABC):
         A file that is there and cannot be read is listed with a size of 0, see `Sample`.
 
         Raises:
-            DataError: a file is missing or does not fit the others, or one is broken whose pixels tell its group.
+            DataError: a file is missing or does not fit the others.
         """
 
     def notes(self) -> list[str]:
         """What a person should know of the samples before folds are made of them, a line each.
 
         Raises:
-            DataError: as `samples`.
+            DataError: as `samples`, or the truth cannot be what the settings say it is.
         """
         return []
 
@@ -166,6 +170,14 @@ class Competition(ABC):
     def files(self, sample_id: str) -> list[Path]:
         """Every file that the pixels and the truth of one sample come from, for fingerprints."""
         return [self.source(sample_id)]
+
+    def truth_digest(self, sample_id: str) -> str:
+        """Digest of what a table says of the truth of one image, which `files` does not hold; empty where none does.
+
+        Raises:
+            DataError: the table is broken.
+        """
+        return ""
 
     def image(self, sample_id: str) -> Image:
         """Pixels (H, W, 3) uint8 RGB of one image; only for `kind == "images"`.
@@ -201,16 +213,25 @@ class Competition(ABC):
         Raises:
             DataError: there is no such sample.
         """
-        by_id = self.__dict__.setdefault("_by_id", {sample.sample_id: sample for sample in self.samples()})
+        if "_by_id" not in self.__dict__:
+            self.__dict__["_by_id"] = {sample.sample_id: sample for sample in self.samples()}
+        by_id: dict[str, Sample] = self.__dict__["_by_id"]
         if sample_id not in by_id:
             raise DataError(f"{self.root}: no sample {sample_id!r}; {self.name} has {len(by_id)} samples")
-        found: Sample = by_id[sample_id]
-        return found
+        return by_id[sample_id]
+
+    def stratum(self, sample_id: str) -> str:
+        """The stratum of one sample; where pixels tell it, from those of this image alone, and no other is read.
+
+        Raises:
+            DataError: there is no such sample, or its file is broken.
+        """
+        return self.sample(sample_id).stratum
 
     def missing(self, what: str) -> DataError:
         """The error for absent raw files: what is missing, where it was looked for, and how to get it."""
         if self.slug:
-            advice = f"get it with `./run.sh download competition={self.name}` or unpack Kaggle's {self.slug} there"
+            advice = f"get it with `{given.again('download', self.name)}` or unpack Kaggle's {self.slug} there"
         else:
             advice = f"put the files of {self.name} there, or set competition.options.folder=PATH"
         return DataError(f"{self.root}: {what}; {advice}")

@@ -15,6 +15,7 @@ from histofold.competitions import fields, images, instances
 from histofold.competitions.base import Competition, Image, Labels, Place, Sample
 from histofold.competitions.rows import RowIndex
 from histofold.errors import ConfigError, DataError
+from histofold.files import digest
 from histofold.kaggle.csv import CsvFormat
 
 COLUMNS = ["ImageId", "EncodedPixels"]
@@ -90,7 +91,10 @@ class Dsb2018(Competition):
         ]
 
     def samples(self) -> list[Sample]:
-        """Images of training and test; stratum is the image type, group the field of view, both from the pixels."""
+        """Images of training and test; stratum is the image type, group the field of view, both from the pixels.
+
+        An image that cannot be read is in no field that is known: its stratum is `UNREADABLE`, its size 0.
+        """
         return self._samples
 
     def source(self, sample_id: str) -> Path:
@@ -106,6 +110,17 @@ class Dsb2018(Competition):
     def files(self, sample_id: str) -> list[Path]:
         """The image and its mask files."""
         return [self.source(sample_id), *self._mask_files(sample_id)]
+
+    def truth_digest(self, sample_id: str) -> str:
+        """Digest of an image's rows in the labels or the solution, whichever its truth comes from."""
+        if self._mask_files(sample_id):
+            return ""
+        rows = self._csv_rows(sample_id)
+        return digest(["labels", rows]) if rows is not None else solution_digest(self._solution, sample_id)
+
+    def stratum(self, sample_id: str) -> str:
+        """The image type, from the pixels of this image."""
+        return fields.kind_of(self.image(sample_id))
 
     def image(self, sample_id: str) -> Image:
         """Pixels (H, W, 3) uint8, alpha dropped."""
@@ -136,7 +151,7 @@ class Dsb2018(Competition):
         if folder not in cache:
             path = self.root / folder
             inside = sorted(path.iterdir()) if path.is_dir() else []
-            cache[folder] = [entry.name for entry in inside if entry.is_dir() and not entry.name.startswith(".")]
+            cache[folder] = [entry.name for entry in inside if entry.is_dir() and not images.hidden(entry, path)]
         return cache[folder]
 
     def _mask_files(self, sample_id: str) -> list[Path]:
@@ -164,6 +179,15 @@ class Dsb2018(Competition):
         if self._solution is None or sample_id not in self._solution:
             return None
         return solution_labels(self._solution, sample_id, self.source(sample_id))
+
+
+def solution_digest(index: RowIndex | None, sample_id: str) -> str:
+    """Digest of a test image's rows in a solution CSV; empty where it has none.
+
+    Raises:
+        DataError: a row has more or fewer fields than the header.
+    """
+    return digest(["solution", index.rows(sample_id)]) if index is not None and sample_id in index else ""
 
 
 def solution_labels(index: RowIndex, sample_id: str, image: Path) -> Labels | None:

@@ -27,6 +27,9 @@ from numpy.typing import NDArray
 
 from histofold import parallel
 from histofold.competitions import images
+from histofold.competitions.base import UNREADABLE
+from histofold.errors import DataError
+from histofold.files import reading
 from histofold.progress import bar
 
 FLUORESCENCE, HISTOLOGY, BRIGHT_GREY = "fluorescence", "histology", "brightfield"
@@ -77,18 +80,28 @@ class View:
 def look(paths: Mapping[str, Path], join: bool = True, workers: int = 0) -> dict[str, View]:
     """Kind and group of every image; `join=False` leaves each in a group of its own.
 
-    A group is named after the first of its ids. All images are decoded once.
-
-    Raises:
-        DataError: a broken image.
+    A group is named after the first of its ids. All images are decoded once. One that cannot be read stops no other: it
+    has a size of 0, the kind `UNREADABLE` and a group of its own, as nobody knows what it shows.
     """
     ids = sorted(paths)
     # Threads and not processes: decoding releases the interpreter, and starting a process takes as long as 100 images.
     with ThreadPoolExecutor(workers or parallel.cores()) as pool:
-        found = pool.map(examine, [paths[key] for key in ids])
-        looks = dict(zip(ids, bar(found, total=len(ids), text="looking at images", unit="image"), strict=True))
+        found = pool.map(_examined, [paths[key] for key in ids])
+        every = zip(ids, bar(found, total=len(ids), text="looking at images", unit="image"), strict=True)
+        looks = {key: one for key, one in every if one is not None}
     groups = united(ids, links(looks)) if join else {key: key for key in ids}
-    return {key: View(looks[key].height, looks[key].width, looks[key].kind, groups[key]) for key in ids}
+    unknown = {key: View(0, 0, UNREADABLE, key) for key in ids if key not in looks}
+    known = {key: View(one.height, one.width, one.kind, groups[key]) for key, one in looks.items()}
+    return {key: known.get(key) or unknown[key] for key in ids}
+
+
+def _examined(path: Path) -> Look | None:
+    """As `examine`, None for an image that cannot be read: whoever then reads it gets the error."""
+    try:
+        with reading(path):
+            return examine(path)
+    except (DataError, OSError):
+        return None
 
 
 def examine(path: Path) -> Look:

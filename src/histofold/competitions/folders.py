@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histofold.competitions import fields, images, instances
-from histofold.competitions.base import Competition, Image, Labels, Place, Sample
-from histofold.competitions.dsb2018 import COLUMNS, solution_labels
+from histofold.competitions.base import UNREADABLE, Competition, Image, Labels, Place, Sample
+from histofold.competitions.dsb2018 import COLUMNS, solution_digest, solution_labels
 from histofold.competitions.layouts import LAYOUTS, MERGED, Item, truth_folder, unlabelled
 from histofold.competitions.rows import RowIndex
 from histofold.errors import ConfigError, DataError
@@ -60,11 +60,13 @@ def _components(path: Path, shape: tuple[int, int]) -> Labels:
 
 
 READERS: Mapping[str, Callable[[Path, tuple[int, int]], Labels]] = {
-    "labels": lambda path, shape: images.integers(path),
+    "labels": lambda path, shape: images.integers(path, single=True),
+    "foreground": lambda path, shape: images.integers(path),
     "components": _components,
     "aperio": aperio,
 }
-"""How a truth file becomes instances: stored labels, components of a binary mask, outlines in XML."""
+"""How a truth file becomes instances: stored labels, components of a binary mask, outlines in XML. `foreground` is for
+labels of which only that counts, which may then be in colours."""
 
 
 class Folders(Competition):
@@ -72,11 +74,12 @@ class Folders(Competition):
 
     Options:
         layout: how the folder is arranged, see `histofold.competitions.layouts`.
-        images, labels, index: names inside the folder for layout `custom`; labels null: labels/, else masks/.
+        images, labels, index: names inside the folder for layout `custom`; labels null: labels/, else masks/;
+            what lies in labels/ and looks like binary masks is refused then.
         group, stratum, split: columns of index.csv; null: `group`, `type` and `split` where they exist.
         truth: `instances`, or `mask` when only foreground counts.
         merged: true when labels are components of a binary mask (instance scores are then marked as such).
-        metric: that ranks, by default `dsb` for instances and `dice` for masks.
+        metric: that ranks, by default `dsb` for instances and `dice` for masks (which have `iou`, too).
         derive: true fills missing types from the pixels, and joins groups whose images continue each other.
         test: another folder of test images (images/ and, where known, labels/ or `solution`).
         solution: CSV inside `test` in the format of DSB's stage1_solution.csv.
@@ -110,6 +113,8 @@ class Folders(Competition):
                 raise ConfigError(f"competition.options.{key}={options[key]}: unknown; there are {choices}")
         self.truth = str(options["truth"])
         self.metric = str(options["metric"] or ("dsb" if self.truth == "instances" else "dice"))
+        if options["metric"]:
+            _check_metric(self.metric, self.truth)
         self.csv = FORMATS[options["csv"]] if options["csv"] else None
 
         reader = truth_folder(self.root, options)[1] if options["layout"] == "custom" else "labels"
@@ -144,12 +149,21 @@ class Folders(Competition):
     def samples(self) -> list[Sample]:
         """Images of all splits; without a known group each image is its own.
 
-        With `derive` the pixels tell groups and types, so there a broken image is an error at once.
+        With `derive` the pixels tell groups and types: the stratum of an image that cannot be read is `UNREADABLE`.
         """
         return self._samples
 
     def notes(self) -> list[str]:
-        """How many training images have no known group, as parts of one slide may then be in different folds."""
+        """How many training images have no known group, and label files that look like binary masks.
+
+        Parts of one slide may be in different folds without groups.
+
+        Raises:
+            DataError: files in labels/ look like binary masks and nobody said that they are none.
+        """
+        return [*self._binary_labels(), *self._without_group()]
+
+    def _without_group(self) -> list[str]:
         train = [item for item in self._items.values() if item.split == "train"]
         alone = [item for item in train if not item.group]
         if not alone or self.settings["derive"]:
@@ -160,6 +174,26 @@ class Folders(Competition):
             f"name the groups in {self.settings['index']} (columns id, group), delete folds.csv and prepare again"
         ]
 
+    def _binary_labels(self) -> list[str]:
+        """A line for each folder of labels of instances that look like binary masks: an image would be one object.
+
+        Raises:
+            DataError: as `notes`.
+        """
+        if self.truth == "mask":
+            return []
+        folders: dict[Path, list[Path]] = {}
+        for item in self._items.values():
+            if item.labels is not None and item.reader == "labels":
+                folders.setdefault(item.labels.parent, []).append(item.labels)
+        found = []
+        for folder, paths in sorted(folders.items()):
+            text = instances.looks_binary(folder, sorted(paths))
+            if text and self.settings["labels"] is None and folder.name == "labels":
+                raise DataError(f"{text}, or competition.options.labels=labels where they are instances all the same")
+            found += [text] if text else []
+        return found
+
     def source(self, sample_id: str) -> Path:
         """The image file."""
         return self._item(sample_id).image
@@ -168,6 +202,17 @@ class Folders(Competition):
         """The image and its label file."""
         item = self._item(sample_id)
         return [item.image, *([item.labels] if item.labels else [])]
+
+    def truth_digest(self, sample_id: str) -> str:
+        """Digest of a test image's rows in the solution, where it has no label file."""
+        return "" if self._item(sample_id).labels is not None else solution_digest(self._solution, sample_id)
+
+    def stratum(self, sample_id: str) -> str:
+        """The image type, from the table or, with `derive`, from the pixels of this image."""
+        item = self._item(sample_id)
+        if item.stratum or not self.settings["derive"]:
+            return item.stratum or "image"
+        return fields.kind_of(images.rgb(item.image))
 
     def image(self, sample_id: str) -> Image:
         """Pixels (H, W, 3) uint8."""
@@ -181,7 +226,8 @@ class Folders(Competition):
             labels = solution_labels(self._solution, sample_id, item.image) if known and self._solution else None
         else:
             shape = images.size(item.image)
-            labels = instances.checked(READERS[item.reader](item.labels, shape), shape, item.labels, item.image)
+            reader = "foreground" if item.reader == "labels" and self.truth == "mask" else item.reader
+            labels = instances.checked(READERS[reader](item.labels, shape), shape, item.labels, item.image)
         labels = None if labels is None else labels.repeat(item.zoom, 0).repeat(item.zoom, 1)
         if labels is None or self.truth == "instances":
             return labels
@@ -220,6 +266,27 @@ class Folders(Competition):
         return RowIndex.of(path, COLUMNS) if path.is_file() else None
 
 
+def _check_metric(metric: str, truth: str) -> None:
+    """Refuse a metric that cannot be computed now, and not when a fold was trained that is to be scored by it.
+
+    Raises:
+        ConfigError: masks or instances have no such score.
+    """
+    try:
+        # Imported here: a notebook has no metrics, and what it was exported from was checked.
+        from histofold.metrics import CURVES, SCORES
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("histofold.metrics"):
+            raise
+        return
+    known = CURVES if truth == "mask" else SCORES
+    if metric not in known:
+        raise ConfigError(
+            f"competition.options.metric={metric}: unknown for competition.options.truth={truth}; there are "
+            + ", ".join(known)
+        )
+
+
 def _size(item: Item) -> tuple[int, int]:
     """(height, width) of an item as it is used, enlarged; 0 where the file cannot be read."""
     height, width = images.size_or_zero(item.image)
@@ -229,17 +296,27 @@ def _size(item: Item) -> tuple[int, int]:
 def _derived(items: list[Item]) -> list[Sample]:
     """Samples with types from the pixels where none is given, and groups from both the table and the pixels.
 
-    Tables of groups miss neighbours; what either of the two joins shares a fold.
+    Tables of groups miss neighbours; what either of the two joins shares a fold. An image that cannot be read is left
+    alone whatever the table says, as it may join two groups.
     """
     views = fields.look({item.sample_id: item.image for item in items})
+    broken = {key for key, view in views.items() if view.kind == UNREADABLE}
     first: dict[str, str] = {}
     links = [(item.sample_id, views[item.sample_id].group) for item in items]
-    links += [(item.sample_id, first.setdefault(item.group, item.sample_id)) for item in items if item.group]
+    links += [
+        (item.sample_id, first.setdefault(item.group, item.sample_id))
+        for item in items
+        if item.group and item.sample_id not in broken
+    ]
     joined = fields.united([item.sample_id for item in items], links)
-    names = {item.sample_id: item.group or item.sample_id for item in items}
+    names = {item.sample_id: item.group or item.sample_id for item in items if item.sample_id not in broken}
     found = []
     for item in items:
-        view, group = views[item.sample_id], names[joined[item.sample_id]]
+        view = views[item.sample_id]
         size = (view.height * item.zoom, view.width * item.zoom)
-        found.append(Sample(item.sample_id, item.split, *size, group, item.stratum or view.kind))
+        if item.sample_id in broken:
+            found.append(Sample(item.sample_id, item.split, *size, item.sample_id, UNREADABLE))
+        else:
+            group = names[joined[item.sample_id]]
+            found.append(Sample(item.sample_id, item.split, *size, group, item.stratum or view.kind))
     return found

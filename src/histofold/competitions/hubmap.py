@@ -185,7 +185,7 @@ class HubmapKidney(Competition):
         cache: dict[str, dict[str, Path]] = self.__dict__.setdefault("_found", {})
         if split not in cache:
             folder = self.root / split
-            cache[split] = {path.stem: path for path in sorted(folder.glob("*.tif*")) if not path.name.startswith(".")}
+            cache[split] = {path.stem: path for path in sorted(folder.glob("*")) if _is_slide(path)}
         return cache[split]
 
     @cached_property
@@ -210,6 +210,11 @@ class HubmapKidney(Competition):
             f"{self.root / INFORMATION}: no patient_number for training slide {sample_id}; "
             "add its row, or set competition.options.groups=slide"
         )
+
+
+def _is_slide(path: Path) -> bool:
+    """Whether a file is a slide and not what programs leave beside one: `X.tiff.ovr`, `X.tiff.aux.xml`, `._X.tiff`."""
+    return path.suffix.lower() in (".tif", ".tiff") and not path.name.startswith(".")
 
 
 def _dice(first: RunMask, second: RunMask) -> float:

@@ -14,10 +14,21 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from histofold.errors import DataError
+from histofold.files import reading
 
 TIFF = (".tif", ".tiff")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", *TIFF)
 """Endings of files that count as images, in lower case."""
+ARCHIVE_REST = "__MACOSX"
+"""Folder that macOS puts into its archives, with a hidden file `._NAME` for each file NAME."""
+
+
+def hidden(path: Path, root: Path) -> bool:
+    """Whether a path below `root` is no data: a hidden file, or what macOS leaves beside data, or in a folder of such.
+
+    Only what lies below `root` counts, which may itself be in a hidden folder.
+    """
+    return any(part.startswith(".") or part == ARCHIVE_REST for part in path.relative_to(root).parts)
 
 
 def listed(folder: Path) -> dict[str, Path]:
@@ -28,7 +39,7 @@ def listed(folder: Path) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
+        if path.suffix.lower() not in SUFFIXES or hidden(path, folder):
             continue
         if path.stem in found:
             raise DataError(f"{folder}: {found[path.stem].name} and {path.name} have the same id; keep one of them")
@@ -57,7 +68,8 @@ def size_or_zero(path: Path) -> tuple[int, int]:
     Whoever then reads the file gets the error, at the turn of that sample.
     """
     try:
-        return size(path)
+        with reading(path):
+            return size(path)
     except (DataError, OSError):
         return 0, 0
 
@@ -71,7 +83,10 @@ def enlarged(image: NDArray[np.uint8], zoom: int) -> NDArray[np.uint8]:
 
 
 def rgb(path: Path) -> NDArray[np.uint8]:
-    """Pixels (H, W, 3) uint8; an alpha channel is dropped, grey is repeated, 16 bits are scaled to 8.
+    """Pixels (H, W, 3) uint8; an alpha channel is dropped, grey is repeated.
+
+    Of 16 bits the lowest 8, 12 or 16 are scaled to 8, as many as the largest sample needs unless the file says how many
+    there are: see `histofold.slides.depth`. PNG and TIFF give the same.
 
     Raises:
         DataError: missing, cut short, or not an image.
@@ -80,31 +95,72 @@ def rgb(path: Path) -> NDArray[np.uint8]:
         from histofold import slides
 
         with slides.open(path) as slide:
+            if slide.kind == "uint16":
+                return _scaled(*slide.samples())
             return np.asarray(slide.window(0, 0, slide.height, slide.width), dtype=np.uint8)
     with _opened(path) as image:
-        if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
-            grey = np.asarray(image)
-            return np.repeat((grey // 257).astype(np.uint8)[..., None], 3, axis=2)
+        if _is_deep(image):
+            image.load()  # Only Pillow tells a PNG that was cut short.
+            return _scaled(_deep(path))
         return np.ascontiguousarray(image.convert("RGB"))
 
 
-def integers(path: Path) -> NDArray[np.integer[Any]]:
-    """Integers (H, W) of a label or mask file as they are stored; of several channels the largest value counts.
+def _is_deep(image: PIL.Image.Image) -> bool:
+    """Whether a file that is not decoded yet has samples of 16 bits, which Pillow gives in full for grey alone."""
+    raw = [entry[3] for entry in getattr(image, "tile", [])]
+    modes = [mode[0] if isinstance(mode, tuple) else mode for mode in raw]
+    return image.mode.startswith("I") or any(str(mode).endswith(";16B") for mode in modes)
+
+
+def _deep(path: Path) -> NDArray[np.uint16]:
+    """Samples (H, W, 3) of a 16-bit file, RGB without alpha."""
+    samples = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if samples is None or samples.dtype != np.uint16:
+        raise DataError(f"{path}: expected 16 bits a sample; save it as an RGB image of 8 or 16 bits")
+    if samples.ndim == 2:
+        return np.asarray(np.repeat(samples[..., None], 3, axis=2), np.uint16)
+    return np.asarray(samples[..., 2::-1], np.uint16)
+
+
+def _scaled(samples: NDArray[Any], ceiling: int = 65535) -> NDArray[np.uint8]:
+    """Samples of 16 bits as bytes; a `ceiling` below 65535 is what the file says that full intensity is."""
+    from histofold.slides import depth
+
+    said = ceiling < 65535
+    return depth.to_bytes(samples, ceiling if said else depth.ceiling_of(int(samples.max(initial=0))))
+
+
+def integers(path: Path, single: bool = False) -> NDArray[np.integer[Any]]:
+    """Integers (H, W) of a label or mask file as they are stored, without alpha; of colours the largest value counts.
+
+    Args:
+        path: the file.
+        single: there is one number a pixel: refuse colours, of which two may have the same largest value.
 
     Raises:
-        DataError: missing, cut short, or not an image.
+        DataError: missing, cut short, not an image, or in colour where numbers are asked for.
     """
     if path.suffix.lower() in TIFF:
-        return _tiff_integers(path)
-    with _opened(path) as image:
-        # Palette labels (GlaS-like BMP) keep their indices: np.asarray of mode P gives them, convert() would not.
-        values = np.asarray(image.convert("RGB") if image.mode in ("RGBA", "LA", "PA") else image)
+        values = _tiff_integers(path)
+    else:
+        with _opened(path) as image:
+            # Palette labels (GlaS-like BMP) keep their indices: np.asarray of mode P gives them, convert() would not.
+            values = np.asarray(image.convert("RGB") if image.mode in ("RGBA", "LA", "PA") else image)
     values = values.astype(np.uint8) if values.dtype == bool else values
-    return np.asarray(values.max(axis=2) if values.ndim == 3 else values)
+    if values.ndim == 2:
+        return values
+    if single and (values != values[..., :1]).any():
+        raise DataError(
+            f"{path}: its colours are no numbers of objects; expected one number a pixel, 0 for background and 1..n "
+            "for objects (grey of 8 or 16 bits, or a palette); save it so, or put binary masks into masks/"
+        )
+    return np.asarray(values.max(axis=2))
 
 
 def _tiff_integers(path: Path) -> NDArray[np.integer[Any]]:
+    """Numbers (H, W, channels) of a TIFF, without alpha."""
     import rasterio
+    from rasterio.enums import ColorInterp
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
     if not path.is_file():
@@ -113,12 +169,14 @@ def _tiff_integers(path: Path) -> NDArray[np.integer[Any]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as source:
-                values = np.asarray(source.read())
+                kinds = zip(source.indexes, source.colorinterp, strict=True)
+                bands = [band for band, kind in kinds if kind != ColorInterp.alpha]
+                values = np.asarray(source.read(bands or source.indexes))
     except RasterioError as error:
         raise DataError(f"{path}: not a whole TIFF ({_line(error)}); copy or download it again") from error
     if values.dtype.kind == "f":
         values = values.astype(np.int64)
-    return np.asarray(values.max(axis=0))
+    return values.transpose(1, 2, 0)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +15,11 @@ from histofold.competitions import images
 from histofold.errors import DataError
 
 Labels = NDArray[np.integer[Any]]
+
+LOOKED_AT = 16
+"""Label files of a folder that are read to see whether they are binary masks."""
+BINARY = 0.9
+"""Share of those with objects from which on they are taken to be: a few images have one object in several parts."""
 
 
 def smallest(count: int) -> type[np.integer[Any]]:
@@ -73,6 +79,35 @@ def checked(labels: Labels, shape: tuple[int, int], path: Path, image: Path) -> 
     if labels.size and int(labels.min()) < 0:
         raise DataError(f"{path}: negative labels; expected 0 for background and 1..n for objects")
     return labels.astype(smallest(int(labels.max(initial=0))), copy=False)
+
+
+def looks_binary(folder: Path, paths: list[Path]) -> str:
+    """What to do about label files that hold one value each, in several parts; empty where they do not.
+
+    A file that cannot be read is told when its turn comes.
+    """
+    count = min(LOOKED_AT, len(paths))
+    verdicts = [_is_binary(paths[index * len(paths) // count]) for index in range(count)]
+    known = [verdict for verdict in verdicts if verdict is not None]
+    if not known or sum(known) < BINARY * len(known):
+        return ""
+    return (
+        f"{folder}: {sum(known)} of {len(known)} label files looked at hold one value in several parts, as binary "
+        f"masks do, so that each image is one object; rename {folder.name}/ to masks/, whose parts are objects, set "
+        "competition.options.truth=mask where only foreground counts"
+    )
+
+
+def _is_binary(path: Path) -> bool | None:
+    """Whether all objects of a label file have one value and lie apart; None without objects."""
+    try:
+        values = images.integers(path)
+    except (DataError, OSError):
+        return None
+    if not values.any():
+        return None
+    one = len(np.unique(values[values != 0])) == 1
+    return one and cv2.connectedComponents((values != 0).astype(np.uint8), connectivity=8)[0] > 2
 
 
 def _decoded(texts: Sequence[str], shape: tuple[int, int], where: str) -> Iterable[tuple[str, NDArray[Any]]]:

@@ -67,7 +67,7 @@ def nuclei_590(root: Path, settings: Mapping[str, Any]) -> list[Item]:
     unknown = [item.sample_id for item in items if item.sample_id not in rows]
     if unknown:
         raise DataError(f"{path}: no row for image {unknown[0]} ({len(unknown)} in all)")
-    return [replace(item, split=rows[item.sample_id]["part"]) for item in items]
+    return [replace(item, split=_split(rows[item.sample_id]["part"])) for item in items]
 
 
 def kidney_he(root: Path, settings: Mapping[str, Any]) -> list[Item]:
@@ -106,11 +106,11 @@ def tnbc(root: Path, settings: Mapping[str, Any]) -> list[Item]:
 
 def monuseg(root: Path, settings: Mapping[str, Any]) -> list[Item]:
     """TIFF (or PNG) images and Aperio XML outlines of the same name, anywhere below the folder; else label images."""
-    outlines = {path.stem: path for path in sorted(root.rglob("*.xml"))}
-    if not outlines and any(root.rglob(str(settings["images"]))):
+    outlines = {path.stem: path for path in _below(root, "*.xml")}
+    if not outlines and _below(root, str(settings["images"])):
         return _monuseg_labels(root, settings)
     items = []
-    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in images.SUFFIXES):
+    for path in (path for path in _below(root, "*") if path.suffix.lower() in images.SUFFIXES):
         if path.stem not in outlines:
             raise DataError(f"{root}: {path.relative_to(root)} has no {path.stem}.xml, half a download")
         split, group = _named_test(path.parent, root), _patient(path.stem)
@@ -122,7 +122,7 @@ def monuseg(root: Path, settings: Mapping[str, Any]) -> list[Item]:
 def _monuseg_labels(root: Path, settings: Mapping[str, Any]) -> list[Item]:
     """Every folder with images/ beside labels/ or masks/; an index.csv there wins over what names say."""
     items = []
-    for folder in sorted({path.parent for path in root.rglob(str(settings["images"])) if path.is_dir()}):
+    for folder in sorted({path.parent for path in _below(root, str(settings["images"])) if path.is_dir()}):
         split = _named_test(folder, root)
         items += [
             replace(
@@ -132,6 +132,11 @@ def _monuseg_labels(root: Path, settings: Mapping[str, Any]) -> list[Item]:
         ]
     _unique(items, root)
     return items
+
+
+def _below(root: Path, pattern: str) -> list[Path]:
+    """Everything anywhere below `root` whose name matches, sorted, without what is hidden."""
+    return sorted(path for path in root.rglob(pattern) if not images.hidden(path, root))
 
 
 def _named_test(folder: Path, root: Path) -> str:
@@ -279,7 +284,15 @@ def _with_row(item: Item, row: Mapping[str, str], named: Mapping[str, str | None
     group = row[named["group"]] if named["group"] else row.get("group", item.group)
     stratum = row[named["stratum"]] if named["stratum"] else row.get("type", item.stratum)
     split = row[named["split"]] if named["split"] else row.get("split", item.split)
-    return replace(item, group=group or None, stratum=stratum or None, split=split or item.split)
+    # A row may end early, which gives None.
+    group, stratum, split = ((value or "").strip() for value in (group, stratum, split))
+    return replace(item, group=group or None, stratum=stratum or None, split=_split(split) or item.split)
+
+
+def _split(word: str) -> str:
+    """A split as a table says it: `Train ` is train, `TEST` test; names of official splits (testA) stay as they are."""
+    word = word.strip()
+    return word.lower() if word.lower() in ("train", "test") else word
 
 
 def _table(path: Path, columns: list[str]) -> list[dict[str, str]]:

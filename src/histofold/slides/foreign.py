@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,12 @@ from numpy.typing import NDArray
 from histofold.errors import DataError
 from histofold.slides.layout import Layout, Level
 
+PIECE = 2048
+"""Columns that are decoded at once, about: openslide gives four bytes a pixel beside the three that are wanted."""
+BLENDING = 8
+"""Bytes for a pixel while it is blended: four of 16 bits."""
+CACHE_BYTES = 16 << 20
+"""openslide's cache of decoded tiles, of each handle. Rows are read from left to right once, so it may be small."""
 ENDINGS = {".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi"}
 """File name endings that are opened with openslide and not as plain TIFF."""
 
@@ -44,15 +53,27 @@ def read_layout(path: Path) -> Layout:
     """
     with _openslide(path) as slide:
         width, height = slide.dimensions
-        rows = int(slide.properties.get("openslide.level[0].tile-height", 256))
-        levels = [Level(0, 1, height, width, rows)]
+        levels = [Level(0, 1, height, width, _tile(slide, 0)[0])]
         for number in range(1, slide.level_count):
             level_width, level_height = slide.level_dimensions[number]
             factor = round(slide.level_downsamples[number])
-            rows = int(slide.properties.get(f"openslide.level[{number}].tile-height", 256))
             if abs(width / factor - level_width) < 1 and abs(height / factor - level_height) < 1:
-                levels.append(Level(number, factor, level_height, level_width, rows))
-    return Layout("uint8", 255, tuple(levels))
+                levels.append(Level(number, factor, level_height, level_width, _tile(slide, number)[0]))
+        rows, columns = _tile(slide, 0)
+    # RGBA of a piece twice, openslide's and ours, and what blending needs of it.
+    piece = (2 * 4 + BLENDING) * rows * _columns(columns)
+    return Layout("uint8", 255, tuple(levels), CACHE_BYTES + piece)
+
+
+def _tile(slide: Any, number: int) -> tuple[int, int]:
+    """Rows and columns of a level's tiles."""
+    name = f"openslide.level[{number}].tile-"
+    return int(slide.properties.get(name + "height", 256)), int(slide.properties.get(name + "width", 256))
+
+
+def _columns(tile: int) -> int:
+    """Columns that are decoded at once: whole tiles, so that none is decoded twice."""
+    return max(1, PIECE // tile) * tile
 
 
 class OpenslideSource:
@@ -62,6 +83,8 @@ class OpenslideSource:
         self.path = path
         self._level = level
         self._slide = _openslide(path)
+        _bound_cache(self._slide)
+        self._tile = _tile(self._slide, level.number)
 
     def read(self, y: int, x: int, out: NDArray[Any]) -> None:
         """Fill `out` (3, rows, columns) with the pixels from row y and column x on; unscanned glass is white.
@@ -69,18 +92,49 @@ class OpenslideSource:
         Raises:
             DataError: the rows cannot be decoded.
         """
+        rows, columns = self._tile
+        for top, bottom in _cuts(y, y + out.shape[1], rows):
+            for left, right in _cuts(x, x + out.shape[2], _columns(columns)):
+                part = out[:, top - y : bottom - y, left - x : right - x]
+                _blend(self._region(top, left, bottom - top, right - left), part)
+
+    def _region(self, y: int, x: int, rows: int, columns: int) -> NDArray[np.uint8]:
+        """RGBA (rows, columns, 4)."""
         import openslide
 
-        factor, number = self._level.factor, self._level.number
+        number = self._level.number
+        # openslide divides by this, which is not quite whole where a side is no multiple of the factor.
+        factor = self._slide.level_downsamples[number]
+        place = (round(x * factor), round(y * factor))
         try:
-            region = self._slide.read_region((x * factor, y * factor), number, (out.shape[2], out.shape[1]))
+            return np.asarray(self._slide.read_region(place, number, (columns, rows)))
         except openslide.OpenSlideError as error:
-            raise DataError(f"{self.path}: rows {y} to {y + out.shape[1]} cannot be decoded ({error})") from error
-        pixels = np.asarray(region)
-        alpha = pixels[:, :, 3:].astype(np.uint16)
-        blended = (pixels[:, :, :3] * alpha + 255 * (255 - alpha) + 127) // 255
-        out[:] = blended.astype(np.uint8).transpose(2, 0, 1)
+            raise DataError(f"{self.path}: rows {y} to {y + rows} cannot be decoded ({error})") from error
 
     def close(self) -> None:
         """Close the file."""
         self._slide.close()
+
+
+def _bound_cache(slide: Any) -> None:
+    import openslide
+
+    with suppress(openslide.OpenSlideVersionError):  # before openslide 4 it is 32 MB and stays so
+        slide.set_cache(openslide.OpenSlideCache(CACHE_BYTES))
+
+
+def _cuts(first: int, last: int, step: int) -> Iterator[tuple[int, int]]:
+    """The range [first, last), cut at the multiples of `step`."""
+    return pairwise([first, *range((first // step + 1) * step, last, step), last])
+
+
+def _blend(pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    """Put RGBA (rows, columns, 4) on white, as planes (3, rows, columns)."""
+    alpha = pixels[:, :, 3]
+    if alpha.min() == 255:
+        out[:] = pixels[:, :, :3].transpose(2, 0, 1)
+        return
+    weight = alpha.astype(np.uint16)
+    white = 255 * (255 - weight) + 127
+    for channel in range(3):
+        out[channel] = (pixels[:, :, channel] * weight + white) // 255

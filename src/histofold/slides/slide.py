@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from histofold import parallel
 from histofold.errors import ConfigError, DataError
 from histofold.slides import foreign, pyramid
-from histofold.slides.layout import Layout, Level, read_layout
+from histofold.slides.gdal import CACHE_BYTES
+from histofold.slides.layout import TALL_BYTES, Layout, Level, read_layout
 from histofold.slides.reduce import Axis, Reducer
 from histofold.slides.source import Source, TiffSource
 from histofold.tiles.grid import rational, reduced
@@ -68,6 +69,21 @@ class Slide:
     def factors(self) -> list[int]:
         """Reductions that the file holds: 1, then those of its pyramid."""
         return [level.factor for level in self._layout.levels]
+
+    @property
+    def kind(self) -> str:
+        """Type of its samples, uint8 or uint16."""
+        return self._layout.kind
+
+    def samples(self) -> tuple[NDArray[Any], int]:
+        """All pixels (H, W, 3) as they are stored, and which value is full intensity; for what fits into memory.
+
+        Raises:
+            DataError: the file is damaged.
+        """
+        # Copied, as the buffers of chunks are filled again.
+        chunks = self._chunks(self._layout.levels[0], (0, self.height), (0, self.width))
+        return np.concatenate([chunk.transpose(1, 2, 0).copy() for chunk in chunks]), self._layout.ceiling
 
     def close(self) -> None:
         """Close all handles; the slide opens again when it is read."""
@@ -124,14 +140,24 @@ class Slide:
         """Bytes that `bands(height)` holds at once, roughly: chunks being decoded, and a band at full size."""
         level = self._layout.levels[0]
         row = 3 * self.width * np.dtype(self._layout.kind).itemsize
-        chunk = min(_chunk_rows(level.block_rows, row), self.height) * row
-        # GDAL holds the compressed block and its decoded copy besides our own buffers.
-        return chunk * (self.threads + 2) + 2 * level.block_rows * row + 3 * height * self.width
+        chunk = min(_chunk_rows(level, row), self.height) * row
+        handles = 1 if level.sequential else self.threads
+        # Each handle has a compressed block, which noise makes larger, and its decoded copy, besides our own buffers;
+        # GDAL's cache holds at least one colour of a block, however large.
+        held = handles * (5 * level.block_bytes // 2 + self._layout.handle_bytes)
+        return chunk * (handles + 2) + held + max(CACHE_BYTES, level.block_bytes // 3) + 3 * height * self.width
 
     def _rows(self, rows: tuple[int, int], columns: tuple[int, int], scale: float) -> Iterator[Image]:
         """Reduced rows of a window in pieces, top to bottom."""
         exact = rational(scale)
-        return self._level_rows(self._level(exact, rows, columns), rows, columns, exact)
+        full, level = self._layout.levels[0], self._level(exact, rows, columns)
+        # A level that leaves out what is no whole pixel of it lacks a part of the last reduced row and column.
+        rows, below = _split(rows, level.height * level.factor, exact)
+        across, beside = _split(columns, level.width * level.factor, exact)
+        whole = self._level_rows(level, rows, across, exact)
+        yield from _joined(whole, self._level_rows(full, rows, beside, exact)) if beside[1] else whole
+        if below[1]:
+            yield from self._level_rows(full, below, columns, exact)
 
     def _level_rows(
         self, level: Level, rows: tuple[int, int], columns: tuple[int, int], exact: Fraction
@@ -157,9 +183,12 @@ class Slide:
         full, *levels = self._layout.levels
         for level in reversed(levels):
             factor = level.factor
+            sides = ((rows, self.height, level.height), (columns, self.width, level.width))
             fits = (scale / factor).denominator == 1 and all(
-                start % factor == 0 and (length % factor == 0 or start + length == side)
-                for (start, length), side in ((rows, self.height), (columns, self.width))
+                start % factor == 0
+                and (length % factor == 0 or start + length == side)
+                and _split((start, length), have * factor, scale)[0][1] > 0
+                for (start, length), side, have in sides
             )
             if fits and self._is_faithful(level, full):
                 return level
@@ -177,8 +206,8 @@ class Slide:
         """Planes (3, n, columns) of a window in pieces that end where blocks end; read ahead by threads."""
         (top, bottom), (left, right) = rows, columns
         kind = np.dtype(self._layout.kind)
-        count = _chunk_rows(level.block_rows, 3 * (right - left) * kind.itemsize)
-        edges = [top, *range((top // count + 1) * count, bottom, count), bottom]
+        count = _chunk_rows(level, 3 * (right - left) * kind.itemsize)
+        edges = _edges(top, bottom, count, level.block_rows)
         handles = self._handles[level.number]
         threads = min(1 if level.sequential else self.threads, len(edges) - 1)
 
@@ -252,9 +281,42 @@ def _open_file(path: Path) -> tuple[Layout, Callable[[Level], Source]]:
     return layout, lambda level: TiffSource(path, level)
 
 
-def _chunk_rows(block_rows: int, row_bytes: int) -> int:
-    """Rows read at once: whole blocks, about CHUNK_BYTES."""
-    return block_rows * max(1, CHUNK_BYTES // (row_bytes * block_rows))
+def _chunk_rows(level: Level, row_bytes: int) -> int:
+    """Rows read at once: whole blocks, about CHUNK_BYTES; a part of a block that is very tall."""
+    if level.piecewise:
+        return min(level.block_rows, max(1, TALL_BYTES // row_bytes))
+    return level.block_rows * max(1, CHUNK_BYTES // (row_bytes * level.block_rows))
+
+
+def _edges(top: int, bottom: int, count: int, block: int) -> list[int]:
+    """Where the rows [top, bottom) are cut: every `count` of them, counted from where a block begins."""
+    span = max(count, block)
+    starts = range(top // span * span, bottom, span)
+    inner = (edge for start in starts for edge in range(start, start + span, count) if top < edge < bottom)
+    return [top, *inner, bottom]
+
+
+def _split(part: tuple[int, int], covered: int, scale: Fraction) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Split (start, length) where the last reduced pixel begins, if only full-size pixels before `covered` are there.
+
+    The second part has the length 0 where everything is there.
+    """
+    start, length = part
+    if start + length <= covered:
+        return part, (start + length, 0)
+    whole = int(max(0, covered - start) // scale * scale)
+    return (start, whole), (start + whole, length - whole)
+
+
+def _joined(left: Iterator[Image], right: Iterator[Image]) -> Iterator[Image]:
+    """Put the rows of two iterators beside each other, in the pieces of the first."""
+    held = np.empty((0, 0, 3), np.uint8)
+    for rows in left:
+        while len(held) < len(rows):
+            more = next(right)
+            held = np.concatenate([held, more]) if len(held) else more
+        yield np.concatenate([rows, held[: len(rows)]], axis=1)
+        held = held[len(rows) :]
 
 
 def open(path: Path | str, threads: int | None = None) -> Slide:  # noqa: A001  (slides.open is what it is)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
@@ -30,6 +31,8 @@ class TiffSource:
     def __init__(self, path: Path, level: Level) -> None:
         self.path = path
         self._planes: list[tuple[Any, list[int], slice]] = []
+        self._white = level.planes[0].white
+        self._most = level.planes[0].most
         channel = 0
         for plane in level.planes:
             dataset = open_dataset(path, plane.name, plane.overview)
@@ -38,7 +41,9 @@ class TiffSource:
         self._grey = channel == 1
 
     def read(self, y: int, x: int, out: NDArray[Any]) -> None:
-        """Fill `out` (3, rows, columns) with the pixels from row y and column x on; grey is given thrice.
+        """Fill `out` (3, rows, columns) with the pixels from row y and column x on.
+
+        Grey is given thrice, and turned round where zero is white.
 
         Raises:
             DataError: the rows cannot be decoded.
@@ -52,6 +57,10 @@ class TiffSource:
                 f"{self.path}: rows {y} to {y + out.shape[1]} cannot be decoded, the TIFF is truncated or damaged "
                 f"({reason(error)}); copy or download it again"
             ) from error
+        if self._most:
+            np.minimum(out, self._most, out=out)
+        if self._white:
+            np.subtract(self._white, out, out=out)
         if self._grey:
             out[1:] = out[:1]
 

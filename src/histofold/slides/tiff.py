@@ -27,7 +27,7 @@ def require_whole(path: Path) -> None:
     size = path.stat().st_size
     with path.open("rb") as stream:
         try:
-            end = max(_Reader(stream).ends(), default=0)
+            end = max(_Reader(stream, size).ends(), default=0)
         except (struct.error, ValueError, OverflowError) as error:
             raise DataError(
                 f"{path}: the TIFF is truncated or damaged, a directory of its pages is not in the file of {size:,} "
@@ -41,10 +41,11 @@ def require_whole(path: Path) -> None:
 
 
 class _Reader:
-    """Numbers of a TIFF in its byte order, classic or BigTIFF."""
+    """Numbers of a TIFF of `size` bytes in its byte order, classic or BigTIFF."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, size: int) -> None:
         self.stream = stream
+        self.size = size
         head = stream.read(16)
         self.order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
         magic = struct.unpack(self.order + "H", head[2:4])[0] if self.order else 0
@@ -70,7 +71,7 @@ class _Reader:
         self.stream.seek(offset)
         count = self._number("Q" if self.big else "H")
         entry = 20 if self.big else 12
-        body = self.stream.read(count * entry)
+        body = self._read(count * entry)
         following = self._number("Q" if self.big else "I")
         values: dict[int, NDArray[np.int64]] = {}
         for index in range(count):
@@ -95,8 +96,14 @@ class _Reader:
         length = count * dtype.itemsize
         if length > len(inline):
             self.stream.seek(struct.unpack(self.order + ("Q" if self.big else "I"), inline)[0])
-            inline = self.stream.read(length)
+            inline = self._read(length)
         return tag, np.frombuffer(inline[:length], dtype, count).astype(np.int64)
+
+    def _read(self, length: int) -> bytes:
+        """Read as many bytes as the file says, but never more than it has: that would only ask for the memory."""
+        if length > self.size:
+            raise ValueError(f"{length} bytes in a file of {self.size}")
+        return self.stream.read(length)
 
     def _number(self, kind: str) -> int:
         size = struct.calcsize(kind)

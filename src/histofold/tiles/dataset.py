@@ -12,14 +12,15 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from histofold.losses.varce import inside_components
+from histofold.options import AugmentOptions
 from histofold.preprocess import Preprocess
-from histofold.tiles.augment import AugmentOptions, ColourAugment, draw_crop, warp
+from histofold.tiles.augment import ColourAugment, draw_crop, warp
 from histofold.tiles.mixing import Crop, mosaic, paste, seams
 from histofold.tiles.sampler import epoch_rows, even_out, weights_of
 from histofold.tiles.store import Store
 
-KEPT = 64
-"""Enhanced images that a loader process keeps; at 1024 px they take 200 MB."""
+KEPT = 256 << 20
+"""Bytes of enhanced images that a loader process keeps: 85 images of 1,024², or 5 of 4,000²."""
 
 WeightMap = Callable[[NDArray[np.int32]], NDArray[np.float32]]
 
@@ -125,7 +126,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
             return np.ascontiguousarray(image)
         key = (sample_id, position)
         if key not in self._enhanced:
-            if len(self._enhanced) >= KEPT:
+            while self._enhanced and sum(kept.nbytes for kept in self._enhanced.values()) + image.nbytes > KEPT:
                 self._enhanced.pop(next(iter(self._enhanced)))
             self._enhanced[key] = self.preprocess.pixels(np.ascontiguousarray(image))
         return self._enhanced[key]

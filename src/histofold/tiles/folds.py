@@ -1,6 +1,7 @@
 """The folds file: which sample is held out when; made once, shared by every model, meant to be read and edited.
 
-Columns `sample_id, split, height, width, group, stratum, fold`; fold is -1 outside training.
+Columns `sample_id, split, height, width, group, stratum, fold`; fold is -1 outside training, and for training images
+that cannot be read where only their pixels would tell the group: any fold might give another image away.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from histofold import files
-from histofold.competitions.base import Sample
+from histofold.competitions.base import UNREADABLE, Sample
 from histofold.errors import ConfigError, DataError
 
 COLUMNS = ["sample_id", "split", "height", "width", "group", "stratum", "fold"]
@@ -23,7 +24,7 @@ RARE = "rare"
 
 
 def make(samples: Sequence[Sample], n_folds: int, seed: int) -> pd.DataFrame:
-    """Folds 0..n_folds-1 for the samples of split `train`, -1 for the others; sorted by id.
+    """Folds 0..n_folds-1 for the samples of split `train`, -1 for the others and for unreadable ones; sorted by id.
 
     No group is ever in two folds. Strata are spread evenly; a stratum with fewer groups than folds cannot be, so
     such strata are merged into one for the purpose (the column keeps the real one). The same samples, number and
@@ -31,27 +32,97 @@ def make(samples: Sequence[Sample], n_folds: int, seed: int) -> pd.DataFrame:
 
     Raises:
         ConfigError: more folds than groups, or fewer than two folds.
-        DataError: two samples with one id.
+        DataError: two samples with one id, or fewer than two groups, so that nothing can be held out.
     """
     ordered = sorted(samples, key=lambda sample: sample.sample_id)
     twice = [key for key, count in Counter(sample.sample_id for sample in ordered).items() if count > 1]
     if twice:
         raise DataError(f"sample {twice[0]!r} is there twice; ids must be unique")
-    train = [sample for sample in ordered if sample.split == "train"]
+    train = [sample for sample in ordered if sample.split == "train" and sample.stratum != UNREADABLE]
     groups = sorted({sample.group for sample in train})
     if n_folds < 2:
         raise ConfigError(f"prepare.n_folds={n_folds}: expected at least 2")
+    if len(groups) < 2:
+        raise DataError(
+            f"no cross-validation is possible: training has images of {len(groups)} groups that can be read, expected "
+            f"at least 2; the splits found are {by_split(ordered)}, and only train is trained on"
+        )
     if len(groups) < n_folds:
         raise ConfigError(
             f"prepare.n_folds={n_folds}: there are only {len(groups)} groups in training ({', '.join(groups[:5])}); "
-            f"set prepare.n_folds={max(2, len(groups))} or less"
+            f"set prepare.n_folds={len(groups)} or less"
         )
     fold_of = _assign(train, n_folds, seed)
+    used = {sample.sample_id for sample in train}
     rows = [
-        (*(getattr(sample, name) for name in COLUMNS[:-1]), fold_of[sample.group] if sample.split == "train" else -1)
+        (*(getattr(sample, name) for name in COLUMNS[:-1]), fold_of[sample.group] if sample.sample_id in used else -1)
         for sample in ordered
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def by_split(samples: Iterable[Sample]) -> str:
+    """How many samples each split has, as in `train 24, test 4`; train comes first."""
+    counts = Counter(sample.split for sample in samples)
+    ordered = sorted(counts, key=lambda split: (split != "train", split))
+    return ", ".join(f"{split} {counts[split]}" for split in ordered)
+
+
+def left_out(folds: pd.DataFrame) -> list[str]:
+    """Ids of the training images that have no fold because they could not be read, sorted."""
+    unknown = (folds["split"] == "train") & (folds["stratum"] == UNREADABLE) & (folds["fold"] < 0)
+    return sorted(folds.loc[unknown, "sample_id"])
+
+
+def settle(path: Path, folds: pd.DataFrame, samples: Sequence[Sample]) -> int:
+    """Fill in what was not known of samples whose files can be read by now, in `folds` itself; gives how many rows.
+
+    Each gets its size, and where the pixels had to tell them its group, stratum, and the fold of those that it belongs
+    to now: if there are none, the fold with the fewest samples. Nothing else changes but the names of groups that it
+    joins, which are one from then on.
+
+    Args:
+        path: of the folds file, for messages.
+        folds: its table as texts, so that ids such as 007 and columns of one's own stay as they are.
+        samples: what the files say now.
+
+    Raises:
+        DataError: an image joins groups that are in two folds.
+    """
+    fresh = {sample.sample_id: sample for sample in samples if sample.height * sample.width}
+    sizes = pd.to_numeric(folds["height"]) * pd.to_numeric(folds["width"])
+    rows = folds.index[(sizes == 0) & folds["sample_id"].isin(fresh)]
+    for row in rows:
+        sample = fresh[folds.loc[row, "sample_id"]]
+        if folds.loc[row, "stratum"] == UNREADABLE:
+            train = folds.loc[row, "split"] == "train"
+            group, fold = _joined(path, folds, sample, samples) if train else (sample.group, -1)
+            folds.loc[row, ["group", "stratum", "fold"]] = [group, sample.stratum, str(fold)]
+        folds.loc[row, ["height", "width"]] = [str(sample.height), str(sample.width)]
+    return len(rows)
+
+
+def _joined(path: Path, folds: pd.DataFrame, sample: Sample, samples: Sequence[Sample]) -> tuple[str, int]:
+    """Group and fold of a training image that can be read by now; the groups that it joins get one name in `folds`."""
+    together = {other.sample_id for other in samples if other.group == sample.group} - {sample.sample_id}
+    numbers = pd.to_numeric(folds["fold"])
+    used = (folds["split"] == "train") & (numbers >= 0)
+    members = folds[used & folds["sample_id"].isin(together)]
+    found = sorted(set(numbers[members.index]))
+    if len(found) > 1:
+        first = [members.sample_id[numbers[members.index] == fold].iloc[0] for fold in found]
+        raise DataError(
+            f"{path}: {sample.sample_id!r} can be read now and shows the same field as "
+            + " and ".join(f"{key!r} in fold {fold}" for key, fold in zip(first, found, strict=True))
+            + "; prepare.force=true makes folds anew, or leave it out: write another stratum than "
+            f"{UNREADABLE} into its row"
+        )
+    if not found:
+        sizes = numbers[used].value_counts()
+        return sample.group, int(min(sizes.index, key=lambda fold: (sizes[fold], fold), default=-1))
+    name = str(members["group"].iloc[0])
+    folds.loc[used & folds["group"].isin(set(members["group"])), "group"] = name
+    return name, int(found[0])
 
 
 def _assign(train: Sequence[Sample], n_folds: int, seed: int) -> dict[str, int]:

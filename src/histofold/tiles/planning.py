@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from histofold import limits, parallel, slides
+from histofold import files, limits, parallel, slides
 from histofold.competitions.base import Competition
 from histofold.errors import DataError
 from histofold.tiles import records
@@ -107,7 +107,8 @@ def plan(competition: Competition, recipe: Recipe, workers: int = 0, work: Work 
     memory = []
     for sample_id, (_, width) in zip(ids, sizes, strict=True):
         try:
-            with slides.open(competition.source(sample_id), threads) as slide:
+            path = competition.source(sample_id)
+            with files.reading(path), slides.open(path, threads) as slide:
                 # Rows of the tiles that are being cut, and the band that joins them, twice while they are joined.
                 rows = 2 * 3 * int(1.5 * recipe.tile) * reduced(width, recipe.scale)
                 memory.append(slide.memory(recipe.tile) + rows)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -103,7 +104,7 @@ def prepare(
     begin = time.monotonic()
     work = work or work_of(competition, recipe, folder, shard, force)
     everyone, chosen, todo = work.everyone, work.chosen, work.todo
-    report = PrepareReport(folder, made=len(todo), kept=len(chosen) - len(todo), note=_note(todo, work.states, force))
+    report = PrepareReport(folder, made=len(todo), kept=len(chosen) - len(todo))
     if todo:
         (folder / "tiles.parquet").unlink(missing_ok=True)
         failed, report.remarks = _make_all(competition, recipe, folder, todo, workers)
@@ -112,8 +113,11 @@ def prepare(
     # Asked again: other shards may have finished theirs while this one worked, and the last one writes the table.
     report.others = sum(state(competition, recipe, folder, key) != "true" for key in set(everyone) - set(chosen))
     found = {key: record for key in everyone if (record := records.read_record(folder, key)) is not None}
+    gone: list[str] = []
     if not report.others:
         _write_table(folder, recipe, [found[sample_id] for sample_id in everyone], bool(todo))
+        gone = records.remove_strangers(folder, set(everyone))
+    report.note = _note(todo, work.states, force, gone)
     mine = [found[sample_id] for sample_id in chosen]
     report.tiles = sum(len(record.rows) for record in mine)
     for record in mine:
@@ -123,20 +127,24 @@ def prepare(
     return report
 
 
-def _note(todo: Sequence[str], states: dict[str, str], force: bool) -> str:
+def _note(todo: Sequence[str], states: dict[str, str], force: bool, gone: Sequence[str]) -> str:
+    removed = [f"removed from the store, as there are no such samples any more: {_few(gone)}"] if gone else []
     if force:
-        return "made anew as asked (prepare.force)"
-    if not todo:
+        return "; ".join(["made anew as asked (prepare.force)", *removed])
+    if not todo and not gone:
         return "nothing to do, inputs and settings are as before"
     reasons = [states[sample_id] for sample_id in todo]
-    parts = []
+    parts = removed
     if "settings" in reasons:
         parts.append("the settings of this store have changed")
     if "inputs" in reasons:
         changed = [sample_id for sample_id in todo if states[sample_id] == "inputs"]
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        parts.append(f"inputs have changed: {', '.join(changed[:3])}{more}")
+        parts.append(f"inputs have changed: {_few(changed)}")
     return "; ".join(parts)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _make_all(
@@ -157,9 +165,10 @@ def _make_all(
 
 def _make(competition: Competition, recipe: Recipe, folder: Path, threads: int, sample_id: str) -> str:
     """Make one sample; gives what is odd about its truth."""
-    make_sample(competition, recipe, folder, threads, sample_id)
-    ask = getattr(competition, "remark", None)
-    return str(ask(sample_id)) if ask is not None else ""
+    with files.reading(competition.source(sample_id)):
+        make_sample(competition, recipe, folder, threads, sample_id)
+        ask = getattr(competition, "remark", None)
+        return str(ask(sample_id)) if ask is not None else ""
 
 
 def _failure(failed: dict[str, Exception], total: int, remarks: Sequence[str]) -> Exception:
@@ -181,13 +190,23 @@ def _failure(failed: dict[str, Exception], total: int, remarks: Sequence[str]) -
 
 
 def _write_table(folder: Path, recipe: Recipe, done: list[records.Record], fresh: bool) -> None:
-    """Write tiles.parquet and recipe.json from the records of all samples."""
-    if not fresh and (folder / "tiles.parquet").is_file() and (folder / "recipe.json").is_file():
+    """Write tiles.parquet and recipe.json from the records of all samples, where they are not those already."""
+    fingerprint = files.digest([records.settings_digest(recipe), [[each.sample_id, each.content] for each in done]])
+    content = {"version": VERSION, "settings": recipe.to_dict(), "fingerprint": fingerprint, "samples": len(done)}
+    if not fresh and (folder / "tiles.parquet").is_file() and _is_there(folder / "recipe.json", content):
         return
+    # First, as it is what a store is opened by: killed in between, it would say what the table is no more.
+    (folder / "recipe.json").unlink(missing_ok=True)
     rows = [row for record in done for row in record.rows]
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS)
     with files.atomic(folder / "tiles.parquet") as temporary:
         table.to_parquet(temporary, index=False)
-    fingerprint = files.digest([records.settings_digest(recipe), [[each.sample_id, each.content] for each in done]])
-    content = {"version": VERSION, "settings": recipe.to_dict(), "fingerprint": fingerprint, "samples": len(done)}
     files.write_json(folder / "recipe.json", content)
+
+
+def _is_there(path: Path, content: dict[str, Any]) -> bool:
+    """Whether a JSON file holds just that; not so where it cannot be read."""
+    try:
+        return bool(files.read_json(path) == content)
+    except DataError:
+        return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,6 @@ from histofold.competitions.base import Competition
 from histofold.errors import DataError
 from histofold.tiles.store import VERSION, Recipe
 
-PIECES = 16
-PIECE_BYTES = 64 << 10
-"""A large file is known by its size and PIECES pieces of PIECE_BYTES, evenly spread; a small one by all its bytes."""
-
 
 @dataclass
 class Record:
@@ -25,7 +21,7 @@ class Record:
 
     Attributes:
         sample_id: its name.
-        inputs: digest of names, sizes and times of the files, and of the truth's runs: cheap, compared at every run.
+        inputs: digest of names, sizes and times of the files, and of the truth's rows: cheap, compared at every run.
         content: digest of the files' bytes, sampled for large ones: the same on every machine.
         settings: digest of the recipe.
         rows: of the tiles table, one list of values a row.
@@ -59,6 +55,22 @@ def read_record(folder: Path, sample_id: str) -> Record | None:
         return Record(**files.read_json(path))
     except (DataError, TypeError):
         return None
+
+
+def remove_strangers(folder: Path, everyone: Collection[str]) -> list[str]:
+    """Delete records and arrays in the store at `folder` of samples that it should not hold; gives their ids, sorted.
+
+    Args:
+        folder: of the store.
+        everyone: ids of all samples that belong there.
+    """
+    found: set[str] = set()
+    for pattern in ("records/*.json", "pixels/*.npy", "masks/*.npy"):
+        for path in folder.glob(pattern):
+            if path.stem not in everyone:
+                path.unlink()
+                found.add(path.stem)
+    return sorted(found)
 
 
 def settings_digest(recipe: Recipe) -> str:
@@ -98,33 +110,17 @@ def inputs_digest(competition: Competition, sample_id: str) -> str:
 
 def content_digest(competition: Competition, sample_id: str) -> str:
     """Digest of the bytes of a sample's files and of its runs."""
-    parts = [[path.name, file_digest(path)] for path in input_files(competition, sample_id)]
+    parts = [[path.name, files.file_digest(path)] for path in input_files(competition, sample_id)]
     return files.digest([parts, runs_digest(competition, sample_id)])
 
 
 def runs_digest(competition: Competition, sample_id: str) -> str:
-    """Digest of a slide's truth, which is a row of a table and not a file; empty for images."""
+    """Digest of a truth that is rows of a table and not a file: a slide's runs, an image's; empty where it is files."""
     if competition.kind != "slides":
-        return ""
+        ask = getattr(competition, "truth_digest", None)
+        return str(ask(sample_id)) if ask is not None else ""
     mask = competition.mask(sample_id)
     if mask is None:
         return ""
     starts, lengths = mask.runs
     return hashlib.sha256(starts.tobytes() + lengths.tobytes()).hexdigest()[:16]
-
-
-def file_digest(path: Path) -> str:
-    """Digest of a file's size and bytes, of pieces of them if it is large."""
-    size = path.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with path.open("rb") as stream:
-        for offset in _pieces(size):
-            stream.seek(offset)
-            digest.update(stream.read(PIECE_BYTES))
-    return digest.hexdigest()[:16]
-
-
-def _pieces(size: int) -> Iterable[int]:
-    if size <= PIECES * PIECE_BYTES:
-        return range(0, size, PIECE_BYTES)
-    return [(size - PIECE_BYTES) * index // (PIECES - 1) for index in range(PIECES)]

@@ -30,6 +30,7 @@ def prepare(config: Config) -> None:
         print(f"{offered.root}: drew the embedded sample")
     competition = workspace.competition
     samples = competition.samples()
+    print(f"samples: {folds.by_split(samples)}")
     for note in (*competition.notes(), *unreadable(competition, samples)):
         print(f"note: {note}")
     print(prepare_folds(workspace, samples))
@@ -46,7 +47,9 @@ def unreadable(competition: Competition, samples: list[Sample]) -> list[str]:
         if competition.kind != "slides" or sample.split == "train" or sample.height * sample.width:
             continue
         try:
-            images.size(competition.source(sample.sample_id))
+            path = competition.source(sample.sample_id)
+            with files.reading(path):
+                images.size(path)
         except (DataError, OSError) as error:
             found.append(f"{sample.sample_id} cannot be predicted like this: {error}")
     return found
@@ -58,10 +61,11 @@ def prepare_folds(workspace: Workspace, samples: list[Sample]) -> str:
     path = workspace.folds_path()
     if path.exists() and not settings.force:
         table = folds.read(path, samples)
-        fill_sizes(path, samples)
+        if fill_sizes(path, samples):
+            table = folds.read(path, samples)
         used = folds.in_cv(table)
         count = used["fold"].nunique()
-        kept = f"{path}: kept, {count} folds of {len(used)} samples"
+        kept = f"{path}: kept, {count} folds of {len(used)} samples{_left_out(table)}"
         if count != settings.n_folds:
             kept += f" (prepare.n_folds={settings.n_folds} was not applied; prepare.force=true makes folds anew)"
         return kept
@@ -69,6 +73,7 @@ def prepare_folds(workspace: Workspace, samples: list[Sample]) -> str:
     folds.write(path, table)
     sizes = folds.in_cv(table).groupby("fold").size()
     text = f"{path}: {len(sizes)} folds of {', '.join(map(str, sizes))} samples; edit it if you know better"
+    text += _left_out(table)
     first = workspace.folds_path("default")
     if path != first and first.exists() and folds.parts(folds.read(first)) == folds.parts(table):
         again = "another prepare.fold_seed, with prepare.force=true, makes others"
@@ -77,19 +82,29 @@ def prepare_folds(workspace: Workspace, samples: list[Sample]) -> str:
 
 
 def fill_sizes(path: Path, samples: list[Sample]) -> int:
-    """Write sizes into the rows of a folds file that have none, as their files could not be read; gives how many.
+    """Settle the rows of a folds file without a size, as their files could not be read; gives how many.
 
     Nothing else changes of a file that a person may have edited, and nothing is written where nothing is to fill.
+
+    Raises:
+        DataError: see `folds.settle`.
     """
-    sizes = {sample.sample_id: (sample.height, sample.width) for sample in samples if sample.height * sample.width}
     # As texts, so that ids such as 007 and columns of one's own stay as they are.
     table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    unknown = (pd.to_numeric(table["height"]) * pd.to_numeric(table["width"]) == 0) & table["sample_id"].isin(sizes)
-    if not unknown.any():
-        return 0
-    for row in table.index[unknown]:
-        height, width = sizes[table.loc[row, "sample_id"]]
-        table.loc[row, ["height", "width"]] = [str(height), str(width)]
-    with files.atomic(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
-    return int(unknown.sum())
+    count = folds.settle(path, table, samples)
+    if count:
+        with files.atomic(path) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+    return count
+
+
+def _left_out(table: pd.DataFrame) -> str:
+    """A further line about training images that have no fold as they cannot be read; empty without any."""
+    ids = folds.left_out(table)
+    if not ids:
+        return ""
+    more = f" and {len(ids) - 3} more" if len(ids) > 3 else ""
+    return (
+        f"\nnote: {', '.join(ids[:3])}{more}: cannot be read, so that the group is not known: left out of training and "
+        "scores (fold -1); the first prepare that can read the file gives it the fold of its group"
+    )
