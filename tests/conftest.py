@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 
+import cv2
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import settings
 
@@ -30,3 +36,38 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if slow:
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+@pytest.fixture(scope="session")
+def discs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`paths.input` of competition=folders: four images of 80 × 88 pixels with four discs each."""
+    root = tmp_path_factory.mktemp("discs")
+    for folder in ("images", "labels"):
+        (root / "custom" / folder).mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for number in range(4):
+        labels = np.zeros((80, 88), np.uint16)
+        for label, (y, x) in enumerate([(20, 20), (20, 60), (60, 22), (58, 64)], 1):
+            cv2.circle(labels, (x, y), 12, label, -1)
+        image = np.where(labels[..., None] > 0, 90, 220) + random.integers(-20, 20, (80, 88, 3))
+        cv2.imwrite(str(root / "custom" / "images" / f"{number}.png"), image.astype(np.uint8))
+        cv2.imwrite(str(root / "custom" / "labels" / f"{number}.png"), labels)
+    pd.DataFrame({"id": range(4), "group": range(4)}).to_csv(root / "custom" / "index.csv", index=False)
+    return root
+
+
+@pytest.fixture(scope="session")
+def prepared_demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], None]:
+    """Puts input and store of a demo competition into a folder; each is prepared once for all tests."""
+    made: dict[str, Path] = {}
+
+    def give(competition: str, root: Path) -> None:
+        from histofold.cli import main
+
+        if competition not in made:
+            made[competition] = tmp_path_factory.mktemp(f"prepared-{competition}")
+            places = [f"paths.{name}={made[competition] / name}" for name in ("input", "prepared")]
+            assert main("prepare", [f"competition={competition}", "prepare.workers=1", *places]) == 0
+        shutil.copytree(made[competition], root, dirs_exist_ok=True)
+
+    return give

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from histofold.errors import ResourceError
-from histofold.parallel import each
+from histofold.parallel import each, workers_end
 
 
 def halved(value: int) -> int:
@@ -32,3 +32,30 @@ def test_one_that_fails_does_not_stop_the_others(workers: int) -> None:
 def test_a_killed_worker_is_told_with_what_to_do() -> None:
     with pytest.raises(ResourceError, match=r"worker process was killed.*prepare\.workers=1"):
         list(each(killed, [1, 2, 3], 2))
+
+
+def who(_: int) -> int:
+    return os.getpid()
+
+
+def test_processes_stay_for_the_next_call_and_end_with_their_verb(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pids(workers: int, items: int = 8) -> set[int | Exception]:
+        return {pid for _, pid in each(who, list(range(items)), workers)}
+
+    with workers_end():
+        first = pids(2)
+        assert os.getpid() not in first
+        assert pids(2) <= first
+        assert not pids(3) & first  # more are wanted, so that others are started
+        before = pids(2)
+        monkeypatch.setenv("HISTOFOLD_DRAWN", "1")  # they would not see it
+        assert not pids(2) & before
+        last = pids(2)
+    assert not pids(2) & last
+
+
+def test_after_a_killed_worker_the_next_call_has_others() -> None:
+    with workers_end():
+        with pytest.raises(ResourceError):
+            list(each(killed, [1, 2, 3], 2))
+        assert sorted(value for _, value in each(halved, [2, 4], 2)) == [1, 2]  # type: ignore[type-var]

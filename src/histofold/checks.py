@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
 import re
 import types
 import typing
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from typing import Any, Literal, Union, get_args, get_origin
 
+from histofold import options as known_options
 from histofold.config import Config
 from histofold.errors import ConfigError
 
@@ -23,6 +25,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "predict.tta": ("none", "flips", "dihedral"),
     "predict.precision": ("auto", "32-true", "16-mixed", "bf16-mixed"),
     "evaluate.search": ("equal", "greedy", "optimise", "best"),
+    "evaluate.per_stratum": ("auto", "always", "never"),
+    "evaluate.second_level": ("off", "auto", "on"),
 }
 """Settings that are words, and the words that they know."""
 
@@ -31,6 +35,15 @@ LISTED: dict[str, tuple[str, ...]] = {
     "train.loggers": ("tensorboard", "wandb", "mlflow"),
 }
 """Settings that are lists of words."""
+
+DEVICES = ("predict.device", "kernel.device")
+"""Settings that name a device; whether it is there is found out where it is used, perhaps on another machine."""
+
+OPTIONS: dict[str, type] = {
+    "augment": known_options.AugmentOptions,
+    "optimizer": known_options.OptimizerOptions,
+}
+"""Groups that are a dataclass each, whatever is chosen."""
 
 INFINITE = float("inf")
 RANGES: dict[str, tuple[float, float]] = {
@@ -85,8 +98,10 @@ def settings(config: Config) -> None:
     for key, (low, high) in RANGES.items():
         value = _get(config, key)
         if value is not None and not low <= value <= high:
-            bound = f"at least {low:g}" if high == INFINITE else f"from {low:g} to {high:g}"
-            raise ConfigError(f"{key}={value}: out of range; expected {bound}")
+            raise _out_of_range(key, value, low, high)
+    for key in DEVICES:
+        _device(key, _get(config, key))
+    _groups(config)
     if config.shard is not None:
         _shard(config.shard)
     _folds(config.folds)
@@ -127,6 +142,55 @@ def options(group: str, given: Mapping[str, Any], known: Mapping[str, inspect.Pa
             )
 
 
+def _groups(config: Config) -> None:
+    """Check the options that the same classes take whatever is chosen, and the numbers of the loss."""
+    for group in OPTIONS:
+        _group(group, getattr(config, group))
+    for key, value in config.loss.items():
+        _within(f"loss.{key}", value, 0, INFINITE)
+
+
+def _group(group: str, given: Mapping[str, Any]) -> None:
+    """Check the values of one of `OPTIONS` against its annotations, ranges and choices.
+
+    Raises:
+        ConfigError: names the first that does not fit, and what would.
+    """
+    known = typing.get_type_hints(OPTIONS[group])
+    for name, value in given.items():
+        key = f"{group}.{name}"
+        if name not in known:
+            close = difflib.get_close_matches(name, list(known), n=1)
+            hint = f"; did you mean {group}.{close[0]}?" if close else f" (there are: {', '.join(known)})"
+            raise ConfigError(f"{key}: no such option{hint}")
+        if not fits(value, known[name]):
+            raise ConfigError(
+                f"{key}={value}: expected {_readable(known[name])}, found {type(value).__name__} {value!r}"
+            )
+        if key in known_options.CHOICES:
+            _one_of(key, value, known_options.CHOICES[key])
+        if key in known_options.RANGES:
+            _within(key, value, *known_options.RANGES[key])
+
+
+def _within(key: str, value: Any, low: float, high: float) -> None:
+    """Check a number, or the two ends of a range of numbers.
+
+    Raises:
+        ConfigError: it is no finite number from `low` to `high`, or the range ends before it begins.
+    """
+    ends = value if isinstance(value, (list, tuple)) else [value]
+    if not all(math.isfinite(end) and low <= end <= high for end in ends):
+        raise _out_of_range(key, value, low, high)
+    if list(ends) != sorted(ends):
+        raise ConfigError(f"{key}={value}: expected the smaller number first")
+
+
+def _out_of_range(key: str, value: Any, low: float, high: float) -> ConfigError:
+    bound = f"at least {low:g}" if high == INFINITE else f"from {low:g} to {high:g}"
+    return ConfigError(f"{key}={value}: out of range; expected {bound}")
+
+
 def fits(value: Any, annotation: Any) -> bool:
     """Whether a value read from YAML can stand where `annotation` is asked for; unknown annotations fit."""
     origin, inner = get_origin(annotation), get_args(annotation)
@@ -136,6 +200,10 @@ def fits(value: Any, annotation: Any) -> bool:
         return any(value is None if one is type(None) else fits(value, one) for one in inner)
     if origin is Literal:
         return value in inner
+    if origin is dict or annotation is dict:
+        return isinstance(value, Mapping)
+    if origin is tuple and inner and Ellipsis not in inner:
+        return isinstance(value, (list, tuple)) and len(value) == len(inner) and all(map(fits, value, inner))
     if origin in (list, tuple) or _is_sequence(origin or annotation):
         items = [one for one in inner if one is not Ellipsis]
         return isinstance(value, (list, tuple)) and all(fits(item, items[0]) for item in value if items)
@@ -170,6 +238,8 @@ def _readable(annotation: Any) -> str:
         return " or ".join(_readable(one) for one in inner)
     if origin is Literal:
         return "one of " + ", ".join(map(str, inner))
+    if origin is tuple and inner and Ellipsis not in inner:
+        return f"a list of {len(inner)} values"
     if origin in (list, tuple) or _is_sequence(origin or annotation):
         return "a list such as [a,b]"
     if origin is dict:
@@ -199,6 +269,11 @@ def _one_of(key: str, value: Any, words: tuple[str, ...]) -> None:
         close = difflib.get_close_matches(str(value), words, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ConfigError(f"{key}={value}: expected one of {', '.join(words)}{hint}")
+
+
+def _device(key: str, value: str) -> None:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise ConfigError(f"{key}={value}: expected auto, cpu, cuda or cuda:N, the N-th GPU from 0")
 
 
 def _folds(folds: Any) -> None:

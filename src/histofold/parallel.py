@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 from histofold.errors import ResourceError
@@ -33,6 +35,19 @@ def single_threaded() -> None:
     cv2.setNumThreads(1)
 
 
+@contextmanager
+def unthreaded() -> Iterator[None]:
+    """Keep OpenCV to one thread while processes are forked: a fork that inherits its threads hangs."""
+    import cv2
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
 def each(
     function: Callable[[Item], Result],
     items: Sequence[Item],
@@ -43,7 +58,8 @@ def each(
     """Yield `(item, result or exception)` as they are done, in any order; `workers` 0 means one for each core.
 
     One worker, or one item, runs in this process, so that a debugger and coverage see it.
-    Processes are spawned and not forked: GDAL and OpenMP do not survive a fork.
+    Processes are spawned and not forked: GDAL and OpenMP do not survive a fork. Starting them takes seconds, so that
+    they stay for the next call, until `workers_end`.
 
     Raises:
         ResourceError: a worker process was killed, as the system does where memory is short.
@@ -55,22 +71,55 @@ def each(
                 yield item, _attempt(function, item)
                 progress.update()
             return
+        pool = _pool(count, workers or cores())
+        tasks = {pool.submit(function, item): item for item in items}
+        try:
+            for task in as_completed(tasks):
+                error = task.exception()
+                if isinstance(error, BrokenProcessPool):
+                    raise ResourceError(KILLED) from error
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+                yield tasks[task], error if error is not None else task.result()
+                progress.update()
+        except BaseException:
+            # Ctrl-C and generators that are closed early: what has not begun is not begun any more.
+            _drop(cancel=True)
+            raise
+
+
+class _Kept:
+    """The processes that the next call of `each` finds started: a tuning calls it a dozen times."""
+
+    pool: ProcessPoolExecutor | None = None
+    count = 0
+    made_in: tuple[str, dict[str, str]] = ("", {})
+
+
+def _pool(least: int, most: int) -> ProcessPoolExecutor:
+    """Processes, between `least` and `most` of them, with this process's folder and environment."""
+    here = (str(Path.cwd()), dict(os.environ))
+    if _Kept.pool is None or not least <= _Kept.count <= most or _Kept.made_in != here:
+        _drop()
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(count, mp_context=context, initializer=single_threaded) as pool:
-            tasks = {pool.submit(function, item): item for item in items}
-            try:
-                for task in as_completed(tasks):
-                    error = task.exception()
-                    if isinstance(error, BrokenProcessPool):
-                        raise ResourceError(KILLED) from error
-                    if error is not None and not isinstance(error, Exception):
-                        raise error
-                    yield tasks[task], error if error is not None else task.result()
-                    progress.update()
-            except BaseException:
-                # Ctrl-C and generators that are closed early: what has not begun is not begun any more.
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        _Kept.pool = ProcessPoolExecutor(least, mp_context=context, initializer=single_threaded)
+        _Kept.count, _Kept.made_in = least, here
+    return _Kept.pool
+
+
+def _drop(cancel: bool = False) -> None:
+    pool, _Kept.pool = _Kept.pool, None
+    if pool is not None:
+        pool.shutdown(wait=not cancel, cancel_futures=cancel)
+
+
+@contextmanager
+def workers_end() -> Iterator[None]:
+    """Worker processes that were started within end with it, so that they hold no memory in what comes after."""
+    try:
+        yield
+    finally:
+        _drop()
 
 
 def _attempt(function: Callable[[Item], Result], item: Item) -> Result | Exception:

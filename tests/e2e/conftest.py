@@ -64,9 +64,10 @@ class World:
         return self.root / "submissions" / self.competition / "both"
 
 
-def finished(root: Path, competition: str) -> World:
+def finished(root: Path, competition: str, prepared_demo: Callable[[str, Path], None]) -> World:
     """A world in which every verb has run."""
     world = World(root, competition)
+    prepared_demo(competition, root)
     assert world.run("prepare") == 0
     for run in ("first", "second"):
         for fold in (0, 1):
@@ -79,15 +80,15 @@ def finished(root: Path, competition: str) -> World:
 
 
 @pytest.fixture(scope="session")
-def nuclei(tmp_path_factory: pytest.TempPathFactory) -> World:
+def nuclei(tmp_path_factory: pytest.TempPathFactory, prepared_demo: Callable[[str, Path], None]) -> World:
     """Everything on the embedded nuclei."""
-    return finished(tmp_path_factory.mktemp("nuclei"), "demo_nuclei")
+    return finished(tmp_path_factory.mktemp("nuclei"), "demo_nuclei", prepared_demo)
 
 
 @pytest.fixture(scope="session")
-def kidney(tmp_path_factory: pytest.TempPathFactory) -> World:
+def kidney(tmp_path_factory: pytest.TempPathFactory, prepared_demo: Callable[[str, Path], None]) -> World:
     """Everything on the embedded slides."""
-    return finished(tmp_path_factory.mktemp("kidney"), "demo_kidney")
+    return finished(tmp_path_factory.mktemp("kidney"), "demo_kidney", prepared_demo)
 
 
 @pytest.fixture

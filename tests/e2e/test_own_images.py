@@ -114,14 +114,33 @@ def test_a_replaced_image_is_predicted_anew_and_an_unchanged_one_kept(
             found, expected = (images.integers(one / kind / "a.tif") for one in (results, alone))
             assert np.array_equal(found, expected), "labels and bands are those of the new image"
 
-    # Another folder of the same name: the same stem, size and even time.
+    # Another folder of the same name: the same stem, size and even time. It has results of its own.
     tuesday = bmp(tmp_path / "tue" / "scans" / "b.bmp", 4)
     times = other.stat()
     os.utime(tuesday, ns=(times.st_atime_ns, times.st_mtime_ns))
     predicted.clear()
-    assert predict(nuclei, tuesday.parent)[0] == 0
-    assert predicted == ["b"]
-    assert state()["b"] != before["b"]
+    kept = state()
+    code, text = predict(nuclei, tuesday.parent)
+    assert (code, predicted) == (0, ["b"])
+    assert state() == kept
+    (others,) = results.parent.glob("scans-*")
+    assert f"{others}: 1 images" in text
+    assert (others / "predictions" / "b.tif").read_bytes() != kept["b"]
+
+
+def test_an_image_that_fails_keeps_nothing_of_yesterday(
+    nuclei: Any, tmp_path: Path, predict: Callable[..., tuple[int, str]]
+) -> None:
+    folder, results = tmp_path / "mine", place(tmp_path, nuclei, "mine")
+    broken, later = write(folder / "a.png", noise(1, 64, 64)), write(folder / "b.png", noise(2, 64, 64))
+    assert predict(nuclei, folder)[0] == 0
+    later.write_bytes(later.read_bytes() + b"\0")  # another file, though still the same picture
+    broken.write_bytes(b"no image")
+    (folder / "._a.png").write_bytes(b"\0\5\x16\7")
+    code, text = predict(nuclei, folder)
+    assert (code, "1 of 2 samples failed (a)" in text) == (1, True)
+    for kind in ("predictions", "labels", "geojson", "overlays"):
+        assert [path.stem for path in (results / kind).iterdir()] == ["b"]
 
 
 def test_the_plan_of_own_images(nuclei: Any, tmp_path: Path, predict: Callable[..., tuple[int, str]]) -> None:

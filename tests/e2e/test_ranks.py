@@ -49,3 +49,26 @@ def test_torchrun_trains_one_network_with_two_ranks(tmp_path: Path) -> None:
     assert {path.stem for path in (folder / "predictions").glob("*.tif")} == set(held_out)
     assert set(pd.read_csv(folder / "scores.csv", dtype={"sample_id": str})["sample_id"]) == set(held_out)
     assert not list(tmp_path.rglob("multirun"))
+    # What only the first rank finds is said once, without a traceback of the others.
+    (folder / "scores.csv").unlink()
+    done = subprocess.run(
+        [*command, "model.width=8"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode != 0
+    assert done.stderr.count("was trained with model.width=4, now it is 8") == 1
+    assert "src/histofold" not in done.stderr
+
+
+@pytest.mark.slow
+def test_ranks_train_a_network_with_layers_that_take_no_part(tmp_path: Path, discs: Path) -> None:
+    """PSPNet uses the first stages of its encoder and has them all."""
+    names = ("prepared", "oof", "submissions")
+    places = [f"paths.input={discs}", *(f"paths.{name}={tmp_path / name}" for name in names)]
+    given = [setting for setting in SETTINGS if not setting.startswith(("competition", "model"))]
+    given += ["competition=folders", "model=smp", "model.arch=PSPNet", "prepare.n_folds=2", "train.crop=64", *places]
+    assert main("prepare", given) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "src/train.py", *given]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(pd.read_csv(tmp_path / "oof/custom/smp/fold0/scores.csv")) == 2

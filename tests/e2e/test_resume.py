@@ -17,7 +17,7 @@ from histofold.cli import main
 from histofold.compose import ROOT
 
 SETTINGS = [
-    "competition=demo_nuclei",
+    "competition=folders",
     "model=fullnet",  # has dropout, whose draws must repeat, too
     "model.growth=4",
     "model.pooling=true",
@@ -36,42 +36,39 @@ SETTINGS = [
     "predict.tile=64",
     "evaluate.workers=1",
     "prepare.workers=1",
+    "prepare.n_folds=2",
 ]
+RUN = Path("custom/fullnet/fold0")
 
 
-def overrides(root: Path, oof: str) -> list[str]:
-    places = {"input": "input", "prepared": "prepared", "oof": oof, "submissions": "submissions"}
-    return [*SETTINGS, *(f"paths.{name}={root / place}" for name, place in places.items())]
+def overrides(discs: Path, root: Path, oof: str) -> list[str]:
+    places = {"prepared": "prepared", "oof": oof, "submissions": "submissions"}
+    return [*SETTINGS, f"paths.input={discs}", *(f"paths.{name}={root / place}" for name, place in places.items())]
 
 
 def weights(root: Path, oof: str) -> dict[str, torch.Tensor]:
-    path = root / oof / "demo_nuclei" / "fullnet" / "fold0" / "last.ckpt"
-    content = torch.load(path, weights_only=True)
+    content = torch.load(root / oof / RUN / "last.ckpt", weights_only=True)
     return {**content["model"], **{f"ema.{key}": value for key, value in content["ema"].items()}}
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def unbroken(tmp_path_factory: pytest.TempPathFactory, discs: Path) -> Path:
     root = tmp_path_factory.mktemp("resume")
-    assert main("prepare", overrides(root, "oof")) == 0
+    assert main("prepare", overrides(discs, root, "oof")) == 0
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    assert main("train", overrides(root, "oof")) == 0
+    assert main("train", overrides(discs, root, "oof")) == 0
     torch.set_num_threads(threads)
     return root
 
 
-@pytest.mark.parametrize("checkpoints", [1, 4])
-def test_killed_and_started_again_it_ends_with_the_same_bits(unbroken: Path, checkpoints: int) -> None:
-    oof = f"killed{checkpoints}"
-    # A checkpoint after every step, so that most kills fall into the middle of an epoch.
-    command = [sys.executable, "src/train.py", *overrides(unbroken, oof), "train.checkpoint_minutes=0.00001"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    last = unbroken / oof / "demo_nuclei" / "fullnet" / "fold0" / "last.ckpt"
+def killed(command: list[str], environment: dict[str, str], last: Path, checkpoints: int) -> int:
+    """Kill the run after so many new checkpoints; gives the steps that the last one has."""
+    seen = {last.stat().st_mtime_ns} if last.exists() else set()
+    wanted = len(seen) + checkpoints
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
-    seen: set[int] = set()
     deadline = time.monotonic() + 120
-    while len(seen) < checkpoints and time.monotonic() < deadline and process.poll() is None:
+    while len(seen) < wanted and time.monotonic() < deadline and process.poll() is None:
         if last.exists():
             seen.add(last.stat().st_mtime_ns)
         time.sleep(0.002)
@@ -79,14 +76,25 @@ def test_killed_and_started_again_it_ends_with_the_same_bits(unbroken: Path, che
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (last.parent / "model.ckpt").exists()
+    return int(torch.load(last, weights_only=True)["progress"]["step"])
+
+
+def test_killed_twice_and_started_again_it_ends_with_the_same_bits(unbroken: Path, discs: Path) -> None:
+    # A checkpoint after every step, so that most kills fall into the middle of an epoch.
+    command = [
+        sys.executable, "src/train.py", *overrides(discs, unbroken, "killed"), "train.checkpoint_minutes=0.00001",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    last = unbroken / "killed" / RUN / "last.ckpt"
+    first = killed(command, environment, last, 1)
+    second = killed(command, environment, last, 3)
+    assert 1 <= first < second < 18  # of 3 epochs of 6 steps
     subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, timeout=200)
 
-    expected, found = weights(unbroken, "oof"), weights(unbroken, oof)
+    expected, found = weights(unbroken, "oof"), weights(unbroken, "killed")
     assert expected.keys() == found.keys()
     for key, value in expected.items():
         assert torch.equal(value, found[key]), key
     columns = ["epoch", "step", "lr", "loss"]
-    tables = [
-        pd.read_csv(unbroken / place / "demo_nuclei/fullnet/fold0/metrics.csv")[columns] for place in ("oof", oof)
-    ]
+    tables = [pd.read_csv(unbroken / place / RUN / "metrics.csv")[columns] for place in ("oof", "killed")]
     pd.testing.assert_frame_equal(*tables)

@@ -23,7 +23,7 @@ def world(kidney: Any) -> Iterator[Any]:
     """The trained slides with one run more, on a second fold set; the shared world is left as it was."""
     assert kidney.run("prepare", "folds=second", "prepare.fold_seed=5") == 0
     for fold in (0, 1):
-        assert kidney.run("train", "run=elsewhere", "folds=second", f"fold={fold}", "seed=0") == 0
+        assert kidney.run("train", "run=elsewhere", "folds=second", f"fold={fold}", "seed=0", "predict.tile=128") == 0
     yield kidney
     shutil.rmtree(kidney.oof / "elsewhere")
     (kidney.prepared / "folds-second.csv").unlink()
@@ -85,7 +85,9 @@ def test_a_set_that_says_nothing_new_and_one_that_was_not_made_are_told(world: A
     path.unlink()
     assert "held out together as in folds.csv" in said()
     assert world.run("train", "run=nowhere", "folds=third") == 1
-    assert "folds-third.csv: no such file; run `./run.sh prepare competition=demo_kidney folds=third" in said()
+    text = said()
+    assert "folds-third.csv: no such file; run `./run.sh prepare competition=demo_kidney " in text
+    assert "folds=third prepare.fold_seed=1` first" in text
 
 
 @pytest.mark.parametrize("wrong", ["1", "../out", "a/b"])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +15,11 @@ import torch
 from histofold.inference import checkpoint
 
 Said = Callable[[], str]
-STILL = ["train.epochs=1", "optimizer.lr=1e-12", "train.ema=0"]
-"""Training that moves the weights by less than a float shows, so that what it began with can be seen at its end."""
+STILL = ["train.epochs=1", "optimizer.lr=1e-12", "train.ema=0", "predict.tile=128"]
+"""Training that moves the weights by less than a float shows, so that what it began with can be seen at its end.
+
+Nobody looks at its predictions, so they are made in large tiles.
+"""
 
 
 @pytest.fixture
@@ -25,32 +31,39 @@ def world(kidney: Any) -> Iterator[Any]:
     (kidney.prepared / "folds-other.csv").unlink(missing_ok=True)
 
 
+@pytest.fixture(scope="module")
+def begun(kidney: Any) -> Iterator[str]:
+    """What was said of the run `begun`, whose fold 1 began with that of `first`."""
+    with redirect_stdout(StringIO()) as text:
+        assert kidney.run("train", "run=begun", "train.start=first", "fold=1", *STILL) == 0
+    yield text.getvalue()
+    shutil.rmtree(kidney.oof / "begun")
+
+
 def weights(world: Any, run: str, fold: int = 0) -> dict[str, torch.Tensor]:
     state = checkpoint.load(world.oof / run / f"fold{fold}" / "model.ckpt")[1]
     return {key: value for key, value in state.items() if key.endswith("weight")}
 
 
-def test_it_begins_with_the_same_fold_of_the_run(world: Any, said: Said) -> None:
-    assert world.run("train", "run=on", "train.start=first", "fold=1", *STILL) == 0
-    assert "begins with" in said()
-    found, expected = weights(world, "on", 1), weights(world, "first", 1)
+def test_it_begins_with_the_same_fold_of_the_run(world: Any, begun: str) -> None:
+    assert "begins with" in begun
+    found, expected = weights(world, "begun", 1), weights(world, "first", 1)
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, rtol=0, atol=1e-6)
     other = weights(world, "first", 0)
     assert any(not torch.allclose(found[key], other[key], atol=1e-3) for key in found)
 
 
-def test_a_checkpoint_says_what_it_saw_and_hands_it_on(world: Any) -> None:
-    first = checkpoint.load(world.oof / "first" / "fold0" / "model.ckpt")[0]
+def test_a_checkpoint_says_what_it_saw_and_hands_it_on(world: Any, begun: str) -> None:
     table = (world.prepared / "folds.csv").read_text().splitlines()[1:]
-    held_out = {line.split(",")[0] for line in table if line.split(",")[-1] != "1"}
-    seen = {name.split(" ")[0] for name in first.training["samples"]}
-    assert seen
-    assert not seen & held_out
-    assert world.run("train", "run=on", "train.start=first", "fold=0", *STILL) == 0
-    assert checkpoint.load(world.oof / "on" / "fold0" / "model.ckpt")[0].training["samples"] == sorted(
-        first.training["samples"]
-    )
+    for fold in ("0", "1"):
+        first = checkpoint.load(world.oof / "first" / f"fold{fold}" / "model.ckpt")[0]
+        held_out = {line.split(",")[0] for line in table if line.split(",")[-1] in ("-1", fold)}
+        seen = {name.split(" ")[0] for name in first.training["samples"]}
+        assert seen
+        assert not seen & held_out
+    on = checkpoint.load(world.oof / "begun" / "fold1" / "model.ckpt")[0]
+    assert on.training["samples"] == sorted(first.training["samples"])
 
 
 def test_weights_that_saw_what_is_held_out_are_refused_and_nothing_is_claimed(world: Any, said: Said) -> None:
@@ -84,6 +97,11 @@ def test_another_network_another_name_and_no_run_are_told(world: Any, said: Said
     assert "start from itself" in said()
     assert world.run("train", "run=on", "train.start=nobody") == 1
     assert "nobody/fold0/model.ckpt: no such checkpoint" in said()
+
+
+def test_where_a_missing_file_was_looked_for_is_told(world: Any, said: Said) -> None:
+    assert world.run("train", "run=on", "train.start=no/such.ckpt", f"root={world.root}") == 1
+    assert f"looked for {Path('no/such.ckpt').absolute()} and {world.root}/no/such.ckpt" in said()
 
 
 def test_a_checkpoint_that_does_not_say_what_it_saw_is_refused(world: Any, said: Said) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,7 +23,7 @@ AUTHORS: dict[str, dict[str, Any]] = {
         "target": {"name": "distance", "scale": "image", "activation": "relu"},
         "loss": {"mse": 1.0},
         "optimizer": {**ADAM, "lr": 7e-4, "weight_decay": 7e-4, "schedule": "constant"},
-        "instances": {"name": "hminima", "level": 28, "depth": 7, "top": 255.0, "lines": False},
+        "instances": {"name": "hminima", "level": 28, "depth": 7, "lines": False},
         "train": {"crop": 512, "batch": 2, "epochs": 1000},
     },
     "glomerulus_unet": {
@@ -75,7 +74,7 @@ NARROW = {
     "kidney_segnet_original": ["model.width=4"],
     "glomerulus_unet": ["model.width=4"],
     "fullnet_nuclei": ["model.growth=4"],
-    "fullnet_glas": ["model.growth=4"],
+    "fullnet_glas": ["model.growth=2"],
     "nuclei_unet": ["model.width=4"],
     "nuclei_unetpp": ["model.width=4"],
 }
@@ -129,22 +128,12 @@ def test_the_parts_of_a_recipe_go_together(name: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def places(tmp_path_factory: pytest.TempPathFactory, discs: Path) -> list[str]:
     """Overrides of a competition of four small images with four discs each, prepared at both scales in use."""
     root = tmp_path_factory.mktemp("recipes")
-    for folder in ("images", "labels"):
-        (root / "input" / "custom" / folder).mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for number in range(4):
-        labels = np.zeros((80, 88), np.uint16)
-        for label, (y, x) in enumerate([(20, 20), (20, 60), (60, 22), (58, 64)], 1):
-            cv2.circle(labels, (x, y), 12, label, -1)
-        image = np.where(labels[..., None] > 0, 90, 220) + random.integers(-20, 20, (80, 88, 3))
-        cv2.imwrite(str(root / "input" / "custom" / "images" / f"{number}.png"), image.astype(np.uint8))
-        cv2.imwrite(str(root / "input" / "custom" / "labels" / f"{number}.png"), labels)
-    pd.DataFrame({"id": range(4), "group": range(4)}).to_csv(root / "input" / "custom" / "index.csv", index=False)
-    names = ("input", "prepared", "oof", "submissions")
-    overrides = ["competition=folders", *(f"paths.{name}={root / name}" for name in names), *TINY]
+    folders = {name: root / name for name in ("prepared", "oof", "submissions")}
+    overrides = ["competition=folders", *(f"paths.{name}={path}" for name, path in folders.items()), *TINY]
+    overrides.append(f"paths.input={discs}")
     for name in ("nuclei_unet", "fullnet_glas"):
         assert cli.main("prepare", [*overrides, f"experiment={name}"]) == 0
     return overrides

@@ -3,9 +3,12 @@
 import pytest
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
 from torch import nn
 
 from histofold import models
+from histofold.compose import compose, load
+from histofold.training import device
 from histofold.training.device import memory_format
 
 BFLOAT = "bf16-mixed"
@@ -62,3 +65,14 @@ def test_fullnets_gradients_are_finite_in_bfloat16() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         loss = network(x).float().square().mean()
     assert all(torch.isfinite(found).all() for found in torch.autograd.grad(loss, list(network.parameters())))
+
+
+@pytest.mark.parametrize(("ranks", "searched"), [("1", False), ("2", True)])
+def test_several_processes_look_for_layers_that_take_no_part(
+    monkeypatch: pytest.MonkeyPatch, ranks: str, searched: bool
+) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", ranks)
+    monkeypatch.setattr(device.Fabric, "launch", lambda self: None)
+    strategy = device.fabric_for(load(compose(["train.accelerator=cpu"])).train).strategy
+    assert isinstance(strategy, DDPStrategy) == searched
+    assert getattr(strategy, "_ddp_kwargs", {}).get("find_unused_parameters", False) == searched

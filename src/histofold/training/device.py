@@ -6,6 +6,7 @@ import os
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.strategies import DDPStrategy
 from torch import nn
 
 from histofold.config import TrainConfig
@@ -28,7 +29,16 @@ def fabric_for(settings: TrainConfig) -> Fabric:
     gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", settings.devices))
     precision = auto_precision(gpu) if settings.precision == "auto" else settings.precision
-    fabric = Fabric(accelerator=settings.accelerator, devices=devices, precision=precision)  # type: ignore[arg-type]
+    # Some networks have layers that take no part in the loss (PSPNet, EfficientNet, DPT): without the search, several
+    # processes would wait for their gradients.
+    several = devices > 1 or int(os.environ.get("WORLD_SIZE", "1")) > 1
+    strategy = DDPStrategy(find_unused_parameters=True) if several else "auto"
+    fabric = Fabric(
+        accelerator=settings.accelerator,
+        devices=devices,
+        strategy=strategy,
+        precision=precision,  # type: ignore[arg-type]
+    )
     fabric.launch()
     return fabric
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from histofold.config import TrainConfig
 from histofold.errors import ConfigError, HistofoldError
-from histofold.parallel import single_threaded
+from histofold.parallel import single_threaded, unthreaded
 from histofold.preprocess import Preprocess
 from histofold.progress import bar
 from histofold.tiles.dataset import CropDataset
@@ -75,6 +76,7 @@ def fit(
     seed: int,
     last: Path,
     seen: str,
+    foreign: list[str],
     validate: Validate,
     report: Report,
 ) -> Progress:
@@ -82,24 +84,30 @@ def fit(
 
     Args:
         seen: digest of the samples that are learned from; `last` must have the same.
+        foreign: those that the weights it starts from had seen, kept in `last`.
         validate: EMA network → score; called every `settings.validate_every` epochs.
         report: called with all finished epochs after each one (metrics.csv, curves).
 
     Raises:
         DataError: `last` is broken, or began with other samples.
-        ConfigError: an epoch has too few crops for one step, or `last` began on more or fewer processes.
+        ConfigError: an epoch has too few crops for one step, `last` began on more or fewer processes, or a batch is too
+            small for the network's normalisation.
+        HistofoldError: loss or gradient are no numbers any more.
     """
-    progress = load(last, parts.saved()) if last.exists() else Progress()
+    kept = {**parts.saved(), **_scaler(fabric)}
+    progress = load(last, kept) if last.exists() else Progress()
     progress.check(last, seen, fabric.world_size)
-    progress.seen, progress.ranks = seen, fabric.world_size
+    progress.seen, progress.foreign, progress.ranks = seen, foreign, fabric.world_size
     if progress.epoch >= settings.epochs and fabric.is_global_zero:
         report(progress.history)  # killed between the last checkpoint and its report
     trained = torch.compile(parts.model) if settings.compile else parts.model
     model, optimizer = fabric.setup(trained, parts.optimizer)
     clock = Clock(settings.checkpoint_minutes)
     batches = steps_per_epoch(settings, fabric.world_size) * settings.accumulate
+    sampler = EpochSampler(len(dataset), 0, fabric.global_rank, fabric.world_size)
+    loader = fabric.setup_dataloaders(_loader(fabric, dataset, settings, sampler), use_distributed_sampler=False)
     while progress.epoch < settings.epochs:
-        loader = fabric.setup_dataloaders(_loader(fabric, dataset, settings, progress), use_distributed_sampler=False)
+        sampler.epoch, sampler.first = progress.epoch, progress.batches * settings.batch
         text = f"epoch {progress.epoch + 1}/{settings.epochs}"
         with bar(total=batches, text=text, unit="batch") as shown:
             shown.update(progress.batches)
@@ -109,23 +117,33 @@ def fit(
                 shown.set_postfix(loss=f"{progress.loss_sum / progress.loss_count:.4f}", refresh=False)
                 # A checkpoint lies between optimiser steps: half-accumulated gradients are not kept.
                 if progress.batches % settings.accumulate == 0 and clock.due() and fabric.is_global_zero:
-                    progress.seconds += clock.lap()
-                    save(last, progress, parts.saved())
+                    progress.took(clock.lap())
+                    save(last, progress, kept)
         _finish_epoch(fabric, parts, settings, progress, clock, validate)
         if fabric.is_global_zero:
-            save(last, progress, parts.saved())
+            save(last, progress, kept)
             report(progress.history)
     return progress
 
 
 def _first(loader: Any, count: int) -> Iterator[Batch]:
-    for _, batch in zip(range(count), loader, strict=False):
-        yield batch
+    batches = islice(loader, count)
+    # The loader's processes are forked with the first batch of all.
+    with unthreaded():
+        first = list(islice(batches, 1))
+    yield from first
+    yield from batches
 
 
-def _loader(fabric: Fabric, dataset: CropDataset, settings: TrainConfig, progress: Progress) -> DataLoader[Batch]:
-    first = progress.batches * settings.batch
-    sampler = EpochSampler(len(dataset), progress.epoch, fabric.global_rank, fabric.world_size, first)
+def _scaler(fabric: Fabric) -> dict[str, Any]:
+    """The scale of half precision's gradients, as a part of `last.ckpt`; nothing in other precisions."""
+    scaler = getattr(fabric.strategy.precision, "scaler", None)
+    return {} if scaler is None else {"scaler": scaler}
+
+
+def _loader(
+    fabric: Fabric, dataset: CropDataset, settings: TrainConfig, sampler: EpochSampler
+) -> DataLoader[Batch]:
     return DataLoader(
         dataset,
         batch_size=settings.batch,
@@ -135,6 +153,8 @@ def _loader(fabric: Fabric, dataset: CropDataset, settings: TrainConfig, progres
         pin_memory=fabric.device.type == "cuda",
         worker_init_fn=_start_worker,
         prefetch_factor=4 if settings.workers else None,
+        # They keep the images that they have enhanced; the sampler's keys say which epoch an example is of.
+        persistent_workers=settings.workers > 0,
     )
 
 
@@ -162,32 +182,70 @@ def _train_batch(
     waiting: AbstractContextManager[Any] = nullcontext() if last_of_step else fabric.no_backward_sync(model)
     with waiting:
         image = parts.preprocess.normalise(batch.pop("image")).contiguous(memory_format=parts.memory_format)
-        loss = parts.loss(model(image), batch)
+        with enough_values(settings):
+            raw = model(image)
+        loss = parts.loss(raw, batch)
         fabric.backward(loss / settings.accumulate)
     value = float(loss.detach())
-    if not math.isfinite(value):
-        raise HistofoldError(
-            f"the loss became {value} in epoch {progress.epoch + 1}, batch {progress.batches + 1}; "
-            "lower optimizer.lr, or use train.precision=32-true. The last checkpoint is from before."
-        )
+    _require_finite("loss", value, progress)
+    if last_of_step:
+        norm = _gradient_norm(fabric, model, optimizer, parts, settings)
+        # In half precision infinite gradients are to be expected: the scaler leaves that step out and scales less.
+        if not _scaler(fabric):
+            _require_finite("gradient", norm, progress)
+        optimizer.step()
+        optimizer.zero_grad()
+        progress.step += 1
+        parts.ema.update(parts.model, progress.step)
     progress.loss_sum += value
     progress.loss_count += 1
     progress.batches += 1
-    if not last_of_step:
-        return
+
+
+@contextmanager
+def enough_values(settings: TrainConfig) -> Iterator[None]:
+    """Say which settings to change when a batch is too small for a network.
+
+    Raises:
+        ConfigError: a normalisation layer gets one value a channel, which has no spread.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise ConfigError(
+            f"train.batch={settings.batch}, train.crop={settings.crop}: batch normalisation of this network gets one "
+            "value a channel and needs more; take a larger train.batch or train.crop"
+        ) from error
+
+
+def _gradient_norm(fabric: Fabric, model: Any, optimizer: Any, parts: Parts, settings: TrainConfig) -> float:
+    """Clip the gradients where that is asked for; gives their norm before."""
     if settings.clip > 0:
-        fabric.clip_gradients(model, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
-    optimizer.step()
-    optimizer.zero_grad()
-    progress.step += 1
-    parts.ema.update(parts.model, progress.step)
+        norm = fabric.clip_gradients(model, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+    else:
+        norm = nn.utils.get_total_norm([one.grad for one in parts.model.parameters() if one.grad is not None])
+    return float(norm)
+
+
+def _require_finite(name: str, value: float, progress: Progress) -> None:
+    """Stop before weights are changed by what is no number: `last.ckpt` never holds such weights.
+
+    Raises:
+        HistofoldError: the value is infinite or none.
+    """
+    if not math.isfinite(value):
+        raise HistofoldError(
+            f"the {name} became {value} in epoch {progress.epoch + 1}, batch {progress.batches + 1}; give run=NAME "
+            "with a lower optimizer.lr or train.precision=32-true (weights and checkpoint are still those from before)"
+        )
 
 
 def _finish_epoch(
     fabric: Fabric, parts: Parts, settings: TrainConfig, progress: Progress, clock: Clock, validate: Validate
 ) -> None:
-    seconds = clock.lap()
-    progress.seconds += seconds
+    progress.took(clock.lap())
     due = settings.validate_every > 0 and (progress.epoch + 1) % settings.validate_every == 0
     # The last epoch is scored in full by the OOF predictions right after.
     score = validate(parts.ema.module) if due and progress.epoch + 1 < settings.epochs else None
@@ -200,9 +258,9 @@ def _finish_epoch(
             "loss": progress.loss_sum / max(1, progress.loss_count),
             "score": score,
             "seconds": round(progress.seconds, 3),
-            "images_per_second": round(samples / max(seconds, 1e-9), 3),
+            "images_per_second": round(samples / max(progress.epoch_seconds, 1e-9), 3),
         }
     )
     clock.lap()  # validation is not training time
     progress.epoch += 1
-    progress.batches, progress.loss_sum, progress.loss_count = 0, 0.0, 0
+    progress.batches, progress.loss_sum, progress.loss_count, progress.epoch_seconds = 0, 0.0, 0, 0.0

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
-
 import torch
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, StepLRScheduler
@@ -12,34 +9,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from histofold.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class OptimizerOptions:
-    """Optimiser and schedule.
-
-    Attributes:
-        name: any optimiser of timm (adamw, adam, sgd, lamb, …).
-        lr: peak learning rate.
-        weight_decay: not applied to biases and normalisation layers unless `decay_all`.
-        schedule: `cosine` (to `final` × lr), `step` (× `factor` every `every` epochs) or `constant`.
-        times: how often `step` takes place at most; 0 sets no limit.
-        warmup: share of all steps during which the rate rises linearly from nearly zero.
-        options: further arguments of the optimiser, such as betas or amsgrad.
-    """
-
-    name: str = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 1e-4
-    decay_all: bool = False
-    schedule: str = "cosine"
-    warmup: float = 0.05
-    final: float = 0.01
-    every: int = 25
-    factor: float = 0.1
-    times: int = 0
-    options: dict[str, Any] = field(default_factory=dict)
-
+from histofold.options import OptimizerOptions
 
 FUSED = ("adam", "adamw")
 """Optimisers of torch whose step can be a single pass over each parameter, on GPUs and on CPUs."""

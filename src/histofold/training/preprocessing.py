@@ -5,9 +5,9 @@ from __future__ import annotations
 from histofold import stain
 from histofold.competitions.base import Competition
 from histofold.errors import ConfigError
+from histofold.options import AugmentOptions
 from histofold.preprocess import Preprocess
 from histofold.slides.reduce import reduce_array
-from histofold.tiles.augment import AugmentOptions
 
 
 def preprocess_of(options: AugmentOptions, competition: Competition, scale: float) -> Preprocess:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from lightning.fabric.loggers import Logger, TensorBoardLogger
 from histofold.errors import ConfigError
 from histofold.files import atomic
 from histofold.report.figures import training_curves
+
+INTERVAL = 60.0
+"""Seconds from one drawing of curves.png to the next while a fold is trained; `close` draws it at the end."""
 
 LOGGERS = ("tensorboard", "wandb", "mlflow")
 
@@ -23,13 +27,16 @@ class Records:
         self.title = title
         self.loggers = [_logger(name, folder, title) for name in loggers]
         self.logged = 0
+        self.drawn = time.monotonic()
 
     def write(self, history: list[dict[str, Any]]) -> None:
-        """Write metrics.csv and curves.png anew and log the epochs that are new since the last call."""
+        """Write metrics.csv anew and log the epochs that are new since the last call; now and then draw curves.png."""
         path = self.folder / "metrics.csv"
         with atomic(path) as temporary:
             pd.DataFrame(history).to_csv(temporary, index=False)
-        training_curves(path, self.folder / "curves.png")
+        if time.monotonic() - self.drawn >= INTERVAL:
+            training_curves(path, self.folder / "curves.png")
+            self.drawn = time.monotonic()
         for row in history[self.logged :] if self.logged else history[-1:]:
             known = {key: value for key, value in row.items() if value is not None}
             values = {key: float(value) for key, value in known.items() if key not in ("step", "epoch")}

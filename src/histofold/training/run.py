@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +21,22 @@ from histofold import losses, models, targets
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
 from histofold.files import atomic, digest, sha256, write_text
-from histofold.identity import identity
+from histofold.identity import difference
 from histofold.inference import checkpoint
 from histofold.inference.checkpoint import Spec
 from histofold.inference.member import Member
 from histofold.inference.predict import fingerprint_of
+from histofold.options import AugmentOptions, OptimizerOptions
 from histofold.preprocess import Preprocess
-from histofold.tiles.augment import AugmentOptions
 from histofold.tiles.dataset import CropDataset
 from histofold.tiles.folds import in_cv
 from histofold.training.device import fabric_for, memory_format, scaled
-from histofold.training.loop import Parts, fit, steps_per_epoch
+from histofold.training.loop import Parts, enough_values, fit, steps_per_epoch
 from histofold.training.oof import predict_fold, score_fold, settings_of, validate
-from histofold.training.optim import OptimizerOptions, build_optimizer, build_schedule
+from histofold.training.optim import build_optimizer, build_schedule
+from histofold.training.planning import require_room
 from histofold.training.preprocessing import check_mixing, preprocess_of
+from histofold.training.ranks import on_first
 from histofold.training.records import Records, close
 from histofold.training.start import Start, leaked, samples_seen
 from histofold.workspace import Workspace
@@ -56,11 +59,9 @@ def train(config: Config) -> None:
         check_same(config, folder)
         print(f"{folder}: this fold is done already{_kept(config, folder)}; choose another run= to train again")
         return
-    start = Start.open(config, workspace)
+    start = Start.of(config, workspace, folder)
     fabric = fabric_for(config.train)
-    if fabric.is_global_zero:
-        claim(config, folder)
-    fabric.barrier()
+    on_first(fabric, lambda: check_free(config, folder))
     fabric.seed_everything(config.seed, verbose=False)
     member = fit_fold(config, workspace, fabric, fold, folder, start)
     check_held_out(folder / "model.ckpt", member, workspace.folds(), config.fold)
@@ -94,23 +95,64 @@ def check_fold(workspace: Workspace) -> pd.DataFrame:
     return table
 
 
-def claim(config: Config, folder: Path) -> None:
-    """Make the fold's folder this configuration's, or check that it is.
+@contextmanager
+def claimed(config: Config, folder: Path, fabric: Fabric) -> Iterator[None]:
+    """Make the fold's folder this configuration's while it is worked in.
+
+    One in which nothing was learned is given up again: what fails in its first step, or is interrupted before its first
+    checkpoint, would otherwise refuse the corrected command.
 
     Raises:
-        ConfigError: it holds a run of another configuration.
+        ConfigError: it, or another fold of the run, was trained with another configuration.
+    """
+    path = folder / "config.yaml"
+    new = not path.exists()
+    on_first(fabric, lambda: claim(config, folder))
+    try:
+        yield
+    except BaseException:
+        if new and fabric.is_global_zero and not has_weights(folder):
+            path.unlink(missing_ok=True)
+        raise
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether anything was learned in a fold's folder."""
+    return (folder / "last.ckpt").exists() or (folder / "model.ckpt").exists()
+
+
+def claim(config: Config, folder: Path) -> None:
+    """Make the fold's folder this configuration's, as far as it is free.
+
+    The rest of a configuration may change: the file says how the predictions are made that are still to be made.
+
+    Raises:
+        ConfigError: it, or another fold of the run, was trained with another configuration.
+    """
+    check_free(config, folder)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def check_free(config: Config, folder: Path) -> None:
+    """Check that the fold's folder is this configuration's, or nobody's.
+
+    Raises:
+        ConfigError: it, or another fold of the run, was trained with another configuration.
     """
     path = folder / "config.yaml"
     if not path.exists():
-        if (folder / "last.ckpt").exists() or (folder / "model.ckpt").exists():
+        if has_weights(folder):
             raise DataError(f"{folder}: weights without config.yaml; move the folder away or choose another run=")
-        write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+        check_siblings(config, folder)
         return
     if config.resume == "never":
         raise ConfigError(f"{folder}: exists already and resume=never; choose another run= or delete the folder")
-    check_same(config, folder)
-    # The rest may have changed: what the file says is how the predictions that are still to be made are made.
-    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+    try:
+        check_same(config, folder)
+    except ConfigError as error:
+        # As after a kill in the first minutes; another process may be at work there all the same.
+        more = "" if has_weights(folder) else ", or delete the folder: it holds no weights yet"
+        raise ConfigError(f"{error}{more}") from error
 
 
 def check_same(config: Config, folder: Path) -> None:
@@ -123,14 +165,36 @@ def check_same(config: Config, folder: Path) -> None:
     path = folder / "config.yaml"
     if not path.exists():
         raise DataError(f"{folder}: scores without config.yaml; move the folder away or choose another run=")
-    mine = identity(OmegaConf.to_container(OmegaConf.structured(config)))
-    theirs = identity(OmegaConf.to_container(OmegaConf.load(path)))
-    for key in sorted(set(mine) | set(theirs)):
-        if mine.get(key) != theirs.get(key):
+    found = _difference(config, path)
+    if found:
+        key, theirs, mine = found
+        raise ConfigError(
+            f"{folder}: was trained with {key}={theirs}, now it is {mine}; "
+            "give run=NAME for a new run, or the old setting to go on"
+        )
+
+
+def check_siblings(config: Config, folder: Path) -> None:
+    """Check that a new fold belongs to the folds that its run has already: one CV is of one network.
+
+    Raises:
+        ConfigError: another fold was trained with another configuration.
+    """
+    for path in sorted(folder.parent.glob("fold*/config.yaml")):
+        found = _difference(config, path)
+        if found:
+            key, theirs, mine = found
             raise ConfigError(
-                f"{folder}: was trained with {key}={theirs.get(key)}, now it is {mine.get(key)}; "
-                "give run=NAME for a new run, or the old setting to go on"
+                f"{path.parent}: was trained with {key}={theirs}, {folder.name} would be with {mine}, but the folds of "
+                f"a run are one network's; give run=NAME for a new run, or {key}={theirs} to train this fold of "
+                f"{folder.parent.name}"
             )
+
+
+def _difference(config: Config, path: Path) -> tuple[str, Any, Any] | None:
+    """The first setting in which a saved configuration is another run than this one: key, its value, the new one."""
+    mine = OmegaConf.to_container(OmegaConf.structured(config))
+    return difference(OmegaConf.to_container(OmegaConf.load(path)), mine)
 
 
 def _kept(config: Config, folder: Path) -> str:
@@ -159,23 +223,35 @@ def check_held_out(path: Path, member: Member, table: pd.DataFrame, fold: int) -
 def fit_fold(
     config: Config, workspace: Workspace, fabric: Fabric, table: pd.DataFrame, folder: Path, start: Start | None
 ) -> Member:
-    """Train the network on every fold but one and write `model.ckpt`; gives the EMA network as a member."""
+    """Train the network on every fold but one and write `model.ckpt`; gives the EMA network as a member.
+
+    Raises:
+        ResourceError: memory, disk or time would not suffice for what is left to do.
+    """
+    done, last = folder / "model.ckpt", folder / "last.ckpt"
+    if done.exists():
+        on_first(fabric, lambda: claim(config, folder))
+        return Member.load(done, fabric.device)
     spec = spec_of(config, workspace, samples_seen(table, config.fold, start))
-    done = folder / "model.ckpt"
-    if not done.exists():
-        parts, dataset = build(config, workspace, fabric, spec, table, start)
-        records = Records(folder, config.train.loggers, f"{config.run_name()} fold {config.fold}")
-        held_out = table[table["fold"] == config.fold]
+    # What can be found wrong is found before the folder is claimed, and not when the predictions are made.
+    parts, dataset = build(config, workspace, fabric, spec, table, start)
+    settings_of(config).tile_for([member_of(parts.ema.module, spec)])
+    records = Records(folder, config.train.loggers, f"{config.run_name()} fold {config.fold}")
+    held_out = table[table["fold"] == config.fold]
+    member = partial(member_of, spec=spec)
+    room = partial(require_room, config, workspace, fabric, parts, dataset, folder, held_out, member)
+    on_first(fabric, enough_values(config.train)(room))
 
-        def check(network: nn.Module) -> float:
-            with shared_folder(fabric) as place:
-                return validate(workspace, member_of(network, spec), held_out, fabric, place)
+    def check(network: nn.Module) -> float:
+        with shared_folder(fabric) as place:
+            return validate(workspace, member_of(network, spec), held_out, fabric, place)
 
-        seen = digest(spec.training["samples"])
-        fit(fabric, parts, dataset, config.train, config.seed, folder / "last.ckpt", seen, check, records.write)
-        if fabric.is_global_zero:
-            checkpoint.save(done, spec, parts.ema.module.state_dict())
-        fabric.barrier()
+    seen, foreign = digest(spec.training["samples"]), start.seen if start else []
+    with claimed(config, folder, fabric):
+        fit(fabric, parts, dataset, config.train, config.seed, last, seen, foreign, check, records.write)
+    if fabric.is_global_zero:
+        checkpoint.save(done, spec, parts.ema.module.state_dict())
+    fabric.barrier()
     return Member.load(done, fabric.device)
 
 
@@ -222,7 +298,7 @@ def build(
     target = targets.build(config.target["name"], **{k: v for k, v in config.target.items() if k != "name"})
     options = {key: value for key, value in config.model.items() if key != "name"}
     network = models.build(config.model["name"], outputs=target.channels, **options)
-    if start is not None:
+    if start is not None and start.state:
         line = start.load_into(network)
         if fabric.is_global_zero:
             print(line, flush=True)

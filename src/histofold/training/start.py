@@ -13,6 +13,7 @@ from histofold.config import Config
 from histofold.errors import ConfigError, DataError
 from histofold.inference import checkpoint
 from histofold.inference.checkpoint import Spec
+from histofold.training import state
 from histofold.workspace import Workspace
 
 LEAST = 0.5
@@ -33,7 +34,8 @@ def path_of(config: Config, workspace: Workspace) -> Path | None:
     start = config.train.start
     if start is None:
         return None
-    if start.endswith(".ckpt") or "/" in start:
+    if config.train.start_is_file():
+        # compose.load has made it whole, unless it is a file below the root, or none.
         return Path(config.root, start)
     if start == config.run_name():
         raise ConfigError(f"train.start={start}: the run would start from itself; give it a name of its own with run=")
@@ -89,7 +91,7 @@ class Start:
 
     Attributes:
         path: of the checkpoint.
-        state: its tensors.
+        state: its tensors; none where the run goes on, as they are in its own by now.
         seen: the samples it was trained on (`names`), and those that it began with itself.
     """
 
@@ -108,8 +110,25 @@ class Start:
         path = path_of(config, workspace)
         if path is None:
             return None
-        spec, state = checkpoint.load(path)
-        return cls(path, state, check_unseen(path, spec, workspace.folds(), config.fold))
+        if config.train.start_is_file() and not path.is_file():
+            places = dict.fromkeys([Path(str(config.train.start)).absolute(), path])
+            raise DataError(f"train.start: no such file; looked for {' and '.join(map(str, places))}")
+        spec, tensors = checkpoint.load(path)
+        return cls(path, tensors, check_unseen(path, spec, workspace.folds(), config.fold))
+
+    @classmethod
+    def of(cls, config: Config, workspace: Workspace, folder: Path) -> Start | None:
+        """What the fold in `folder` begins with; where it was begun, the checkpoint may be gone by now.
+
+        Raises:
+            ConfigError: the run would start from itself.
+            DataError: no such checkpoint, it has seen what is held out, or `last.ckpt` is broken.
+        """
+        path, last = path_of(config, workspace), folder / "last.ckpt"
+        if path is None or (folder / "model.ckpt").exists():
+            return None
+        seen = state.foreign(last) if last.exists() else None
+        return cls.open(config, workspace) if seen is None else cls(path, {}, seen)
 
     def load_into(self, network: nn.Module) -> str:
         """Copy every tensor that fits by name and shape; gives a line that says which did not.

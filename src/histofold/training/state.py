@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ from histofold.errors import ConfigError, DataError
 from histofold.files import atomic
 
 FORMAT = 1
+LATER = ("scaler",)
+"""Parts that files from before they were kept lack, and those of another precision."""
 
 
 @dataclass
@@ -26,8 +30,10 @@ class Progress:
         step: optimiser steps done.
         loss_sum, loss_count: of this epoch so far.
         seconds: training time so far, over all sittings.
+        epoch_seconds: of them, those of this epoch.
         history: finished epochs, the rows of metrics.csv.
         seen: digest of the samples that are learned from.
+        foreign: those that the weights of `train.start` had seen; None in files from before it was kept.
         ranks: processes that train together; batches and steps are counted by them.
     """
 
@@ -37,9 +43,16 @@ class Progress:
     loss_sum: float = 0.0
     loss_count: int = 0
     seconds: float = 0.0
+    epoch_seconds: float = 0.0
     history: list[dict[str, float | int | None]] = field(default_factory=list)
     seen: str = ""
+    foreign: list[str] | None = None
     ranks: int = 0
+
+    def took(self, seconds: float) -> None:
+        """Count seconds of training."""
+        self.seconds += seconds
+        self.epoch_seconds += seconds
 
     def check(self, path: Path, seen: str, ranks: int) -> None:
         """Make sure that training goes on with the same samples and as many processes as it began with.
@@ -70,18 +83,41 @@ def save(path: Path, progress: Progress, parts: dict[str, Any]) -> None:
 
 
 def load(path: Path, parts: dict[str, Any]) -> Progress:
-    """Restore every part in place and give the progress.
+    """Restore every part in place and give the progress; of `LATER` parts only those that the file has.
 
     Raises:
         DataError: the file is no `last.ckpt`, or of another network.
     """
-    try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
-        if values["format"] != FORMAT:
-            raise DataError(f"{path}: format {values['format']}, expected {FORMAT}; delete the folder and train anew")
+    with _readable(path):
+        values = _values(path)
         for name, part in parts.items():
-            part.load_state_dict(values[name])
+            if name in values or name not in LATER:
+                part.load_state_dict(values[name])
         return Progress(**values["progress"])
+
+
+def foreign(path: Path) -> list[str] | None:
+    """The samples that the weights of `train.start` had seen when this `last.ckpt` began; None where it does not say.
+
+    Raises:
+        DataError: the file is no `last.ckpt`.
+    """
+    with _readable(path):
+        return Progress(**_values(path, mmap=True)["progress"]).foreign
+
+
+def _values(path: Path, mmap: bool = False) -> dict[str, Any]:
+    values: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    if values["format"] != FORMAT:
+        raise DataError(f"{path}: format {values['format']}, expected {FORMAT}; delete the folder and train anew")
+    return values
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn what torch says of a broken file into a DataError."""
+    try:
+        yield
     except (KeyError, TypeError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: cannot go on from it ({first}); delete it to train this fold anew") from error

@@ -1,0 +1,117 @@
+"""What a command that cannot work leaves behind: one line, and a run folder that the corrected command may have."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from histofold.cli import main
+from histofold.inference import checkpoint
+from histofold.training import run
+
+TINY = [
+    "competition=folders", "model=unet", "model.width=2", "train.crop=32", "train.batch=2", "train.samples_per_epoch=4",
+    "train.epochs=1", "train.workers=0", "train.accelerator=cpu", "train.precision=32-true", "train.loggers=[]",
+    "train.validate_every=0", "predict.tta=none", "predict.device=cpu", "evaluate.workers=1", "prepare.workers=1",
+    "prepare.n_folds=2", "predict.margin=0",
+]  # fmt: skip
+Train = Callable[..., int]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("claims")
+
+
+@pytest.fixture(scope="module")
+def train(root: Path, discs: Path) -> Train:
+    """Trains with further settings; gives the exit code."""
+    names = ("prepared", "oof", "submissions")
+    places = [f"paths.input={discs}", *(f"paths.{name}={root / name}" for name in names)]
+    assert main("prepare", [*TINY, *places]) == 0
+    return lambda *more: main("train", [*TINY, *places, *more])
+
+
+WRONG = [
+    (["train.crop=40", "predict.tile=40"], "predict.tile=40: these networks need a multiple of 16; try 48"),
+    (["predict.margin=16"], "predict.margin=16: nothing is left of a tile of 32 pixels"),
+    (["model.norm=batch", "train.batch=1", "train.crop=16"], "train.batch=1, train.crop=16: batch normalisation"),
+    (["optimizer.name=no_such"], "optimizer.name=no_such: "),
+]
+
+
+@pytest.mark.parametrize(("more", "expected"), WRONG, ids=["tile", "margin", "normalisation", "optimizer"])
+def test_what_fails_before_its_first_step_claims_nothing(
+    train: Train, root: Path, capsys: pytest.CaptureFixture[str], more: list[str], expected: str
+) -> None:
+    assert train("run=wrong", *more) == 2
+    assert f"histofold: {expected}" in capsys.readouterr().err
+    assert not list(root.glob("oof/custom/wrong/fold0/*.*"))
+
+
+def test_a_fold_that_was_broken_off_is_given_up_and_one_that_was_killed_says_so(
+    train: Train, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = root / "oof/custom/broken/fold0"
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "fit", broken)
+        assert train("run=broken") == 130
+        assert not (folder / "config.yaml").exists()
+        # As after a kill: the claim stands, as somebody may be at work there.
+        shutil.copy(root / "oof/custom/start/fold0/config.yaml", folder)
+        assert train("run=broken", "train.ema=0.5") == 2
+        assert "or delete the folder: it holds no weights yet" in capsys.readouterr().err
+        assert (folder / "config.yaml").exists()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def start(train: Train, root: Path) -> Path:
+    """A finished fold, of crops that are no multiple of what tiles must be: those are rounded up."""
+    assert train("run=start", "train.crop=40") == 0
+    folder = root / "oof/custom/start/fold0"
+    assert checkpoint.load(folder / "model.ckpt")[0].tile == 40
+    return folder
+
+
+def test_weights_to_start_from_are_needed_at_the_start_only(
+    train: Train, root: Path, start: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where they are replaced by weights that saw more: what they had seen is in the run's own files."""
+    weights = tmp_path / "model.ckpt"
+    spec, tensors = checkpoint.load(start / "model.ckpt")
+    spec.training["samples"] = ["foreign 9x9"]
+    checkpoint.save(weights, spec, tensors)
+    command = ["run=on", f"train.start={weights}", "train.epochs=2"]
+    folder = root / "oof/custom/on/fold0"
+    real = run.fit
+    monkeypatch.setattr(run, "fit", lambda *given: _interrupted(real, *given))
+    assert train(*command) == 130
+    assert torch.load(folder / "last.ckpt", weights_only=True)["progress"]["foreign"] == ["foreign 9x9"]
+    monkeypatch.setattr(run, "fit", real)
+    weights.unlink()
+    assert train(*command) == 0
+    assert "foreign 9x9" in checkpoint.load(folder / "model.ckpt")[0].training["samples"]
+    (folder / "scores.csv").unlink()
+    assert train(*command) == 0
+    assert len(pd.read_csv(folder / "scores.csv")) == 2
+
+
+def _interrupted(fit: Callable[..., object], *given: object) -> None:
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    fit(*given[:-1], stop)
+
+
+def test_loader_processes_are_forked_without_the_threads_that_drew_crops_before(train: Train, root: Path) -> None:
+    """The plan draws crops in this process; a fork that inherits OpenCV's threads never ends."""
+    assert train("run=helped", "train.workers=1") == 0
+    assert (root / "oof/custom/helped/fold0/scores.csv").exists()
