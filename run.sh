@@ -1,9 +1,19 @@
 #!/usr/bin/env bash
 # The door: `./run.sh help`. Needs bash and Python 3.11 or newer, and makes everything else by itself.
+[ -n "${BASH_VERSION:-}" ] || exec bash "$0" "$@" # `sh run.sh` is another shell, which understands this line only
 set -euo pipefail
 
-ROOT="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
+# With CDPATH, cd may go elsewhere, and prints where.
+unset CDPATH
+SELF="${BASH_SOURCE[0]}"
+while [[ -L "$SELF" ]]; do
+    LINK="$(readlink -- "$SELF")"
+    [[ "$LINK" == /* ]] || LINK="$(dirname -- "$SELF")/$LINK"
+    SELF="$LINK"
+done
+ROOT="$(cd -- "$(dirname -- "$SELF")" && pwd -P)"
 VENV="${HISTOFOLD_VENV:-$ROOT/.venv}"
+[[ "$VENV" == /* ]] || VENV="$PWD/$VENV" # `test` changes the folder
 export NO_ALBUMENTATIONS_UPDATE=1
 
 help() {
@@ -73,6 +83,7 @@ warn_of_little_space() {
 environment() {
     if [[ -n "${PYTHON:-}" ]]; then
         PY="$(command -v -- "$PYTHON")" || { say "PYTHON=$PYTHON: no such interpreter"; return 1; }
+        [[ "$PY" == /* ]] || PY="$PWD/$PY"
         return
     fi
     local wanted="$1" stamp="$VENV/.stamp-$1" files=("$ROOT/requirements.txt")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,9 +15,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from histofold import cli, commands, compose, multirun
+from histofold import cli, commands, compose, given, multirun
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
+from histofold.workspace import Workspace
 
 ROOT = Path(__file__).parents[1]
 
@@ -137,9 +140,15 @@ WRONG = [
     ("experiment=none_such", "experiment=none_such: unknown experiment"),
     ("fold=0,1", "fold=0,1: several values; -m before it"),
     ("fold", "fold: not understood; expected key=value"),
-    ("images=a(b", "images=a(b: not understood; expected key=value"),
+    ("name=a(b", "name=a(b: not understood; expected key=value"),
     ("hydra/launcher=nothing", "hydra/launcher=nothing: has an effect on several jobs only"),
     ("~fold", "fold: missing"),
+    ("~train.crop", "train.crop: missing"),
+    ("predict.device=gpu", "predict.device=gpu: expected auto, cpu, cuda or cuda:N"),
+    ("kernel.device=gpu", "kernel.device=gpu: expected auto, cpu, cuda or cuda:N"),
+    ("kernel.device=cuda:", "kernel.device=cuda:: expected auto, cpu, cuda or cuda:N"),
+    ("evaluate.per_stratum=some", "evaluate.per_stratum=some: expected one of auto, always, never"),
+    ("evaluate.second_level=yes", "evaluate.second_level=yes: expected one of off, auto, on"),
     ("train=3", "train=3: expected a group of settings"),
     ("--fold=3", "--fold=3: unknown option"),
 ]
@@ -155,6 +164,87 @@ def test_what_is_wrong_is_one_line_and_code_2(
     assert output.err.startswith(f"histofold: {expected}")
     assert output.err.count("\n") == 1
     assert probe == []
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1"])
+def test_devices(configs: Path, device: str) -> None:
+    config = load([f"predict.device={device}", f"kernel.device={device}"], configs)
+    assert (config.predict.device, config.kernel.device) == (device, device)
+
+
+@pytest.mark.parametrize("name", ["a=b.csv", "folder (1)", "x's", "a(b", "007", "{x}: [y] #1", "ü", "'quoted'"])
+def test_paths_need_no_quotes_of_their_own(configs: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / name.strip("'")
+    typed = f"'{path}'" if name == "'quoted'" else str(path)
+    keys = ("images", "file", "paths.oof", "train.start", "competition.options.folder")
+    config = load(["+competition.options.folder=null", *(f"{key}={typed}" for key in keys)], configs)
+    found = (config.images, config.file, config.paths.oof, config.train.start, config.competition.options["folder"])
+    assert found == (str(path),) * 5
+
+
+def test_paths_are_swept_over_and_may_be_null(configs: Path, probe: list[Config], tmp_path: Path) -> None:
+    argv = ["-m", "competition=words", "file=null", "images=one,two", f"paths.oof={tmp_path}/o=(1"]
+    assert cli.main("probe", argv) == 0
+    assert [Path(str(config.images)).name for config in probe] == ["one", "two"]
+    assert {(config.file, config.paths.oof) for config in probe} == {(None, f"{tmp_path}/o=(1")}
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("[rasterio>=1.3]", ["rasterio>=1.3"]),
+        ("[rasterio>=1.3,<2,/a b/c=1.whl]", ["rasterio>=1.3,<2", "/a b/c=1.whl"]),
+        ("['a>=1',b]", ["a>=1", "b"]),
+        ("[a,b==1.0]", ["a", "b==1.0"]),
+        ("[]", []),
+        ("auto", "auto"),
+    ],
+)
+def test_requirements_need_no_quotes_of_their_own(configs: Path, typed: str, expected: list[str] | str) -> None:
+    assert load([f"kernel.wheels={typed}"], configs).kernel.wheels == expected
+
+
+def test_weights_to_start_from_count_from_the_current_folder(
+    configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "root" / "oof").mkdir(parents=True)
+    for path in ("one.ckpt", "root/oof/two.ckpt"):
+        (tmp_path / path).write_text("")
+
+    def start(typed: str) -> str | None:
+        return load([f"root={tmp_path}/root", f"train.start={typed}"], configs).train.start
+
+    monkeypatch.chdir(tmp_path)
+    assert start("one.ckpt") == f"{tmp_path}/one.ckpt"
+    assert start("oof/two.ckpt") == "oof/two.ckpt", "counts from the root, where the current folder has none"
+    assert start("first") == "first", "a run"
+    # The same file is the same start, whichever folder it was typed in.
+    assert start("root/oof/two.ckpt") == "oof/two.ckpt"
+    monkeypatch.chdir(tmp_path / "root")
+    assert start("oof/two.ckpt") == "oof/two.ckpt"
+
+
+def test_advice_repeats_what_was_typed(
+    configs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    probe: list[Config],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(sys.modules["histofold_probe"], "run", lambda config: Workspace(config).folds())
+    kept = ["competition=folders", "experiment=trial", f"paths.prepared={tmp_path}/my (1)", "prepare.scale=2"]
+    others = ["fold=3", "train.epochs=4", "model=unet", "shard=1/4"]
+    assert cli.main("probe", [*kept[:2], *others, *kept[2:]]) == 1
+    advice = re.search("run `(.*)` first", capsys.readouterr().err)
+    assert advice is not None
+    assert shlex.split(advice[1]) == ["./run.sh", "prepare", *kept]
+    assert cli.main("probe", [*kept, "folds=other"]) == 1
+    assert "folds=other prepare.fold_seed=1` first" in capsys.readouterr().err
+
+
+def test_advice_without_a_command_line_is_a_command_all_the_same() -> None:
+    assert given.again("prepare", "dsb2018") == "./run.sh prepare competition=dsb2018"
+    assert given.again("prepare", "custom") == "./run.sh prepare competition=folders competition.name=custom"
 
 
 def test_choices_are_listed(configs: Path, probe: list[Config], capsys: pytest.CaptureFixture[str]) -> None:
@@ -307,15 +397,27 @@ def test_cfg_prints_the_configuration(
     assert probe == []
 
 
+def test_cfg_prints_the_demos_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main("demo", ["--cfg", "competition=demo_nuclei"]) == 0
+    printed = OmegaConf.create(capsys.readouterr().out)
+    expected = compose.compose(["experiment=demo_nuclei", "competition=demo_nuclei"])
+    assert printed == expected
+    assert cli.main("demo", ["--fold=3"]) == 2
+    assert "--fold=3: unknown option" in capsys.readouterr().err
+
+
 SCRIPTS = ["prepare", "train", "evaluate", "predict", "submit", "report"]
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
-def test_scripts_give_code_2_and_leave_nothing(script: str, tmp_path: Path) -> None:
-    command = [sys.executable, ROOT / "src" / f"{script}.py", "fol=1"]
-    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 2, result.stderr
-    assert result.stderr == "histofold: fol: unknown setting; did you mean 'fold'?\n"
+def test_scripts_give_code_2_and_leave_nothing(tmp_path: Path) -> None:
+    begun = []
+    for script in SCRIPTS:  # all at once: an interpreter waits more than it works
+        command = [sys.executable, ROOT / "src" / f"{script}.py", "fol=1"]
+        begun.append(subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    for script, process in zip(SCRIPTS, begun, strict=True):
+        error = process.communicate(timeout=120)[1]
+        assert process.returncode == 2, (script, error)
+        assert error == "histofold: fol: unknown setting; did you mean 'fold'?\n", script
     assert list(tmp_path.iterdir()) == []
 
 

@@ -175,6 +175,40 @@ def test_python_is_used_as_it_is(clone: Path) -> None:
     assert result.stderr == "run.sh: PYTHON=/no/such/python: no such interpreter\n"
 
 
+def test_through_links_its_own_folder_is_found(clone: Path) -> None:
+    links = clone.parent / "links"
+    links.mkdir()
+    (links / "second").symlink_to("../my clone/run.sh")
+    (links / "histofold").symlink_to("second")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHON"}
+    environment |= {"PATH": f"{clone.parent / 'bin'}:{os.environ['PATH']}", "CALLS": str(clone.parent / "calls")}
+    result = subprocess.run(
+        ["bash", "links/histofold", "train"], cwd=clone.parent, env=environment, capture_output=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert (clone / ".venv").is_dir()
+    assert [path.name for path in sorted(links.iterdir())] == ["histofold", "second"]
+
+
+def test_cdpath_and_another_shell_change_nothing(clone: Path) -> None:
+    (clone / "tests" / "bench" / "bench_rle.py").write_text("")
+    environment = {**os.environ, "CDPATH": f"{clone.parent}:/"}
+    for shell in ("bash", "sh"):
+        result = subprocess.run(
+            [shell, "my clone/run.sh", "bench"], cwd=clone.parent, env=environment, capture_output=True, check=False
+        )
+        assert result.stderr == b"run.sh: bench: choose one of: rle \n", shell
+        assert result.returncode == 2
+
+
+def test_relative_interpreters_outlive_the_change_of_folder(clone: Path) -> None:
+    assert fake(clone, "test", PYTHON="bin/python3").returncode == 0
+    assert calls(clone, "-m pytest") == 1
+    assert fake(clone, "test", HISTOFOLD_VENV="envs/own").returncode == 0
+    assert (clone.parent / "envs" / "own" / "bin" / "python").exists()
+    assert calls(clone, "-m pytest") == 2
+
+
 def test_too_old_a_python_is_told(clone: Path) -> None:
     tools = clone.parent / "tools"
     tools.mkdir()

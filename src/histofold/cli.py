@@ -75,15 +75,15 @@ def _dispatch(verb: str, arguments: list[str]) -> int:
     if any(argument in HELP for argument in arguments):
         print(help_text(verb))
         return 0
+    if any(override in PRINT for override in overrides):
+        return _print_config(verb, [override for override in overrides if override not in (*PRINT, "job", "all")])
+    unknown = [override for override in overrides if override.startswith("-")]
+    if unknown:
+        return _say(f"{unknown[0]}: unknown option; there are -m, --cfg and --help, and settings as key=value", 2)
     if verb == DEMO:
         from histofold.demo import demo
 
         return demo(overrides)
-    if any(override in PRINT for override in overrides):
-        return _print_config([override for override in overrides if override not in (*PRINT, "job", "all")])
-    unknown = [override for override in overrides if override.startswith("-")]
-    if unknown:
-        return _say(f"{unknown[0]}: unknown option; there are -m, --cfg and --help, and settings as key=value", 2)
     if len(overrides) != len(arguments):
         from histofold.multirun import multirun
 
@@ -106,14 +106,17 @@ def run(verb: str, composed: object, overrides: Sequence[str]) -> None:
     """
     from omegaconf import DictConfig
 
+    from histofold import given
     from histofold.commands import COMMANDS
     from histofold.compose import load
+    from histofold.parallel import workers_end
 
     assert isinstance(composed, DictConfig)
     config = load(composed)
     command = COMMANDS[verb]
     check_options(config, [group for group in GROUPS if group in command.groups or _touches(overrides, group)])
-    command.function()(config)
+    with given.command(overrides), workers_end():
+        command.function()(config)
 
 
 GROUPS = {"model": "histofold.models", "target": "histofold.targets", "instances": "histofold.instances"}
@@ -158,11 +161,15 @@ def help_text(verb: str) -> str:
     return "\n".join(lines)
 
 
-def _print_config(overrides: Sequence[str]) -> int:
+def _print_config(verb: str, overrides: Sequence[str]) -> int:
     from omegaconf import OmegaConf
 
     from histofold.compose import compose, load
 
+    if verb == DEMO:
+        from histofold.demo import base
+
+        overrides = base(overrides)
     composed = compose(overrides)
     load(composed)
     print(OmegaConf.to_yaml(composed), end="")

@@ -10,6 +10,8 @@ from typing import Any
 
 import hydra
 from hydra import initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +24,15 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 OPEN_GROUPS = ("model", "target", "instances", "loss")
 """Groups whose keys a class decides and not the YAML: `model.dropout=0.1` is taken where the class has `dropout`."""
+
+TEXTS = (
+    *("images", "file", "root", "train.start", "paths.", "competition.options.folder"),
+    *("submit.message", "kernel.message", "kernel.title"),
+)
+"""Settings that are paths or texts, a dot ends a group of them: they may hold what means something to Hydra."""
+
+LISTS = ("kernel.wheels",)
+"""Settings that are lists of such texts."""
 
 
 def compose(overrides: Sequence[str], configs: Path = CONFIGS) -> DictConfig:
@@ -38,10 +49,41 @@ def compose(overrides: Sequence[str], configs: Path = CONFIGS) -> DictConfig:
 
 
 def opened(override: str) -> str:
-    """Let `model.X=…` through Hydra also where the YAML does not list X; the class's signature decides later."""
-    if override.split(".", 1)[0] in OPEN_GROUPS and "." in override.split("=", 1)[0]:
+    """An override as Hydra takes it.
+
+    `model.X=…` goes through also where the YAML does not list X; the class's signature decides later. Paths
+    and messages are taken as they were typed, whatever characters they hold, and so are requirements such as
+    `rasterio>=1.3`.
+    """
+    key, sign, value = override.partition("=")
+    if override.split(".", 1)[0] in OPEN_GROUPS and "." in key:
         return f"++{override}"
+    name = key.lstrip("+")
+    if sign and any(name == text or (text.endswith(".") and name.startswith(text)) for text in TEXTS):
+        return f"{key}={_quoted(value)}" if not _sweeps(override) else override
+    if name in LISTS and value.startswith("[") and value.endswith("]") and not _parses(override):
+        return f"{key}=[{','.join(_quoted(item) for item in _items(value[1:-1]))}]"
     return override
+
+
+def _quoted(text: str) -> str:
+    """A text in quotes for Hydra; what it is quoted in already, and what stands for nothing, stays."""
+    if text in ("", "null") or (len(text) > 1 and text[0] == text[-1] and text[0] in "'\""):
+        return text
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def _items(text: str) -> list[str]:
+    """Parts of a list at its commas, but for those inside of a requirement: `a>=1,<2,b` → `a>=1,<2`, `b`."""
+    return [item.strip() for item in re.split(r",(?!\s*[<>=!~])", text) if item.strip()]
+
+
+def _sweeps(override: str) -> bool:
+    """Whether Hydra takes it for several values, each for a job of its own."""
+    try:
+        return OverridesParser.create().parse_override(override).is_sweep_override()
+    except HydraException:
+        return False
 
 
 def load(composed: DictConfig) -> Config:
@@ -59,10 +101,23 @@ def load(composed: DictConfig) -> Config:
     if config.root == ".":
         config.root = str(ROOT)
     # A job of a launcher may run in another folder than the one where these were typed.
-    config.images = config.images and str(Path(config.images).absolute())
-    config.file = config.file and str(Path(config.file).absolute())
+    config.images = config.images and str(Path(config.images).expanduser().absolute())
+    config.file = config.file and str(Path(config.file).expanduser().absolute())
+    if config.train.start is not None and config.train.start_is_file():
+        config.train.start = _start(config.train.start, Path(config.root))
     checks.settings(config)
     return config
+
+
+def _start(start: str, root: Path) -> str:
+    """The file of `train.start` as runs are compared by it: from the root where it is typed so and below, else whole.
+
+    It counts from the current folder; where there is no such file, it is left to count from the root.
+    """
+    path = Path(start).expanduser().absolute()
+    if not path.is_file():
+        return start
+    return str(path.relative_to(root)) if path.is_relative_to(root) and not Path(start).is_absolute() else str(path)
 
 
 def explain(error: Exception, overrides: Sequence[str], configs: Path = CONFIGS) -> str:
@@ -78,7 +133,7 @@ def explain(error: Exception, overrides: Sequence[str], configs: Path = CONFIGS)
     if found := re.search(r"Multiple values for ([\w/@.]+)", text):
         return f"{found[1]}: chosen twice"
     for override in overrides:
-        if not _parses(override):
+        if not _parses(opened(override)):
             return f"{override}: not understood; expected key=value, with odd characters quoted: key='\"a (b), c\"'"
     return text.split("\n", 1)[0]
 
@@ -128,8 +183,6 @@ def _unknown_choice(found: str, text: str) -> str:
 
 
 def _parses(override: str) -> bool:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-
     try:
         return bool(OverridesParser.create().parse_override(override).key_or_group)
     except HydraException:
@@ -138,6 +191,9 @@ def _parses(override: str) -> bool:
 
 def _schema_message(error: OmegaConfBaseException, composed: DictConfig) -> str:
     key = str(error.full_key or "")
+    if found := re.search(r"(?:Missing mandatory value: |Interpolation key ')([\w.]+)", str(error)):
+        # An interpolation (model.size is train.crop) is not what is missing, but what it refers to.
+        return f"{found[1]}: missing; every setting of configs/config.yaml needs a value"
     text = (str(error.msg) if error.msg else str(error)).split("\n", 1)[0]
     if "not in" in text and "Key" in text:
         tree = OmegaConf.to_container(OmegaConf.structured(Config))

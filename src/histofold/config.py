@@ -39,6 +39,7 @@ class CompetitionConfig:
     adapter: str
     slug: str | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    code: bool = False  # Kaggle takes a notebook, and no CSV
 
 
 @dataclass
@@ -79,6 +80,10 @@ class TrainConfig:
     start: str | None  # a run of this competition, or a model.ckpt
     loggers: list[str]  # tensorboard | wandb | mlflow
 
+    def start_is_file(self) -> bool:
+        """Whether `start` is a path and not the name of a run."""
+        return self.start is not None and (self.start.endswith(".ckpt") or "/" in self.start)
+
 
 @dataclass
 class PredictConfig:
@@ -90,7 +95,7 @@ class PredictConfig:
     window: str  # hann | triangle | flat
     tta: str  # none | flips | dihedral
     batch: int
-    device: str  # auto | cpu | cuda
+    device: str  # auto | cpu | cuda | cuda:N
     precision: str
     skip_background: bool
     spread: bool  # a band more: how far views and members disagree
@@ -129,7 +134,7 @@ class KernelConfig:
     title: str | None  # null: competition and name
     message: str | None  # null: the name
     hours: float
-    device: str  # auto | cpu | cuda
+    device: str  # auto | cpu | cuda | cuda:N
     gpu: bool
     wheels: Any  # auto, or a list of requirements and .whl files
     python: list[str]  # versions that wheels are fetched for

@@ -56,7 +56,7 @@ def multirun(verb: str, overrides: Sequence[str]) -> int:
     try:
         config = hydra.compose_config("config", wanted, RunMode.MULTIRUN, with_log_configuration=False)
         folder = _folder(config)
-        task = functools.partial(job, verb, _swept(overrides))
+        task = functools.partial(job, verb, _swept(wanted))
         outcomes = _outcomes(hydra.multirun("config", task, [*wanted, f"hydra.sweep.dir={_quoted(folder)}"]))
         # A cluster's logs say why a job failed; the other launchers print where a person sees it.
         keep = "submitit" in str(config.hydra.launcher.get("_target_")) and any(outcome.code for outcome in outcomes)

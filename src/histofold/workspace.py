@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from histofold import competitions
+from histofold import competitions, given
 from histofold.competitions.base import Competition, Sample
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
@@ -70,8 +70,9 @@ class Workspace:
         path = self.folds_path(fold_set)
         if not path.exists():
             name = fold_set or self.fold_set
-            more = "" if name == "default" else f" folds={name} prepare.fold_seed=1"
-            how = f"./run.sh prepare competition={self.config.competition.name}{more}"
+            more = [] if self.config.folds == name == "default" else [f"folds={name}"]
+            more += [] if name == "default" else ["prepare.fold_seed=1"]
+            how = given.again("prepare", self.config.competition.name, *more)
             raise DataError(f"{path}: no such file; run `{how}` first")
         return folds.read(path)
 
@@ -93,10 +94,8 @@ class Workspace:
             DataError: it was not made yet, or with other settings than `prepare.*` has now.
         """
         if not (self.store_path / "recipe.json").exists():
-            raise DataError(
-                f"{self.store_path}: no store; run `./run.sh prepare competition={self.config.competition.name}` "
-                "with the same prepare.* settings first"
-            )
+            how = given.again("prepare", self.config.competition.name)
+            raise DataError(f"{self.store_path}: no store; run `{how}` first")
         store = Store.open(self.store_path)
         made, asked = store.recipe.to_dict(), self.recipe.to_dict()
         other = [key for key in asked if made.get(key) != asked[key]]

@@ -122,7 +122,7 @@ from histofold.inference.sources import SlideSource
 from histofold.preprocess import Preprocess
 from histofold.targets.foreground import Foreground
 class Slide:
-    width = 12_000
+    path, width = Path("fake.tiff"), 12_000
     def __init__(self, height): self.height = height
     def bands(self, height, scale):
         for top in range(0, self.height, height):

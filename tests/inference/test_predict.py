@@ -16,7 +16,7 @@ import pytest
 
 from histofold.errors import DataError, ResourceError
 from histofold.inference.bandfile import BandFile
-from histofold.inference.predict import Job, fingerprint_of, predict_array, predict_sample, predict_samples
+from histofold.inference.predict import Job, fingerprint_of, origin, predict_array, predict_sample, predict_samples
 from histofold.inference.stream import ArraySource, Settings, SlideSource
 
 CHOSEN = Settings(tile=32, step=0.75, batch=4, device="cpu", precision="32-true")
@@ -94,6 +94,71 @@ def test_a_broken_file_is_made_anew(kit: Any, tmp_path: Path) -> None:
     jobs = jobs_for(kit, tmp_path, 1)
     jobs[0].out.write_bytes(b"II*\0")
     assert predict_samples(jobs, [member], None, CHOSEN).made == ("s0",)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_a_file_that_was_cut_off_is_made_anew(kit: Any, tmp_path: Path, share: float) -> None:
+    member, jobs = kit.member(kit.WideNet()), jobs_for(kit, tmp_path, 1)
+    predict_samples(jobs, [member], None, CHOSEN, "one")
+    whole = jobs[0].out.read_bytes()
+    jobs[0].out.write_bytes(whole[: int(share * len(whole))])
+    assert predict_samples(jobs, [member], None, CHOSEN, "one").made == ("s0",)
+    assert jobs[0].out.read_bytes() == whole
+
+
+def test_what_other_networks_made_is_gone_where_a_sample_fails_or_is_not_reached(kit: Any, tmp_path: Path) -> None:
+    member, jobs = kit.member(kit.WideNet()), jobs_for(kit, tmp_path, 4)
+    predict_samples(jobs, [member], None, CHOSEN, "one")
+
+    def broken() -> ArraySource:
+        raise DataError("s1.tiff: strip 7 is cut off")
+
+    def killed() -> ArraySource:
+        raise KeyboardInterrupt
+
+    later = [jobs[0], replace(jobs[1], open=broken), replace(jobs[2], open=killed)]
+    with pytest.raises(KeyboardInterrupt):
+        predict_samples(later, [member], None, CHOSEN, "two")
+    # s3 is a sample of another shard.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s0.tif", "s3.tif"]
+    assert predict_samples(jobs[3:], [member], None, CHOSEN, "one").kept == ("s3",)
+
+
+def test_a_refusal_leaves_what_is_there(kit: Any, tmp_path: Path) -> None:
+    member, jobs = kit.member(kit.WideNet()), jobs_for(kit, tmp_path, 1)
+    predict_samples(jobs, [member], None, CHOSEN, "one")
+
+    def refuse(todo: Any) -> None:
+        raise ResourceError("too little memory")
+
+    with pytest.raises(ResourceError):
+        predict_samples(jobs, [member], None, CHOSEN, "two", refuse)
+    assert predict_samples(jobs, [member], None, CHOSEN, "one").kept == ("s0",)
+
+
+def test_a_slide_that_asks_for_all_memory_stops_no_other(kit: Any, tmp_path: Path) -> None:
+    slide = kit.FakeSlide(kit.tissue(64, 64))
+
+    def bands(height: int, scale: float) -> Any:
+        yield 0, slide.pixels[:32]
+        raise MemoryError("4 EB")
+
+    slide.bands = bands
+    jobs = jobs_for(kit, tmp_path, 3)
+    jobs[1] = Job("s1", lambda: SlideSource(slide), tmp_path / "s1.tif", 64 * 64)
+    outcome = predict_samples(jobs, [kit.member(kit.WideNet())], None, CHOSEN)
+    assert outcome.made == ("s0", "s2")
+    with pytest.raises(DataError, match=r"fake.tiff: reading it asks for more memory than there is \(4 EB\)"):
+        outcome.check()
+
+
+def test_a_network_that_runs_out_of_memory_stops_all(kit: Any, tmp_path: Path) -> None:
+    class Large(kit.WideNet):
+        def forward(self, x: Any) -> Any:
+            raise MemoryError("activations")
+
+    with pytest.raises(MemoryError, match="activations"):
+        predict_samples(jobs_for(kit, tmp_path, 2), [kit.member(Large())], None, CHOSEN)
 
 
 def test_one_bad_sample_does_not_stop_the_others(kit: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,6 +244,26 @@ def test_killed_at_any_moment_it_goes_on(kit: Any, tmp_path: Path) -> None:
     assert kept + made == 6
     for path in sorted(whole.glob("[0-9].tif")):
         assert (broken / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_file_says_what_it_was_made_from(kit: Any, tmp_path: Path) -> None:
+    member, jobs = kit.member(kit.WideNet()), [replace(job, stamp="beef") for job in jobs_for(kit, tmp_path, 1)]
+    fingerprint = fingerprint_of(["a"], [1], CHOSEN)
+    predict_samples(jobs, [member], None, CHOSEN, fingerprint)
+    assert origin(jobs[0].out) == (*fingerprint.split("-"), "beef")
+    predict_samples(jobs, [member], None, CHOSEN, "0123456789abcdef")
+    assert origin(jobs[0].out) is None, "as files were before"
+
+
+def test_fingerprints_tell_networks_and_settings_apart() -> None:
+    networks, settings = fingerprint_of(["a"], [1], CHOSEN).split("-")
+    assert fingerprint_of(["b"], [1], CHOSEN).split("-")[1] == settings
+    other = fingerprint_of(["a"], [1], replace(CHOSEN, tta="flips", skip_background=False)).split("-")
+    assert (other[0], other[1] != settings) == (networks, True)
+    # What an ensemble was evaluated with is its own, as its networks are.
+    for own in (replace(CHOSEN, size=36), replace(CHOSEN, spread=True)):
+        assert fingerprint_of(["a"], [1], own).split("-")[1] == settings
+        assert fingerprint_of(["a"], [1], own).split("-")[0] != networks
 
 
 def test_fingerprints_tell_what_matters() -> None:

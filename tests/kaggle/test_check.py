@@ -47,6 +47,7 @@ def test_a_good_file(bowl: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("t1,63 5\nt2,\n", 2, "EncodedPixels"),
         ("t1,\nt3,\nt2,\n", 3, "ImageId"),
         ("t1,1 3\nt1,\nt2,\n", 3, "empty row"),
+        ("t1,1 3\nt1,  \nt2,\n", 3, "empty row"),
     ],
 )
 def test_faults_are_named(
@@ -57,6 +58,13 @@ def test_faults_are_named(
     assert f"own.csv: line {line}, " in output.out
     assert expected in output.out
     assert "1 fault; Kaggle would refuse it" in output.err
+
+
+def test_a_byte_order_mark_is_a_warning(bowl: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(bowl, "\ufeffImageId,EncodedPixels\nt1,\nt2,\n") == 0
+    assert "own.csv: warning: begins with a byte-order mark" in capsys.readouterr().out
+    assert run(bowl, "ImageId,EncodedPixels\nt1,\nt2,\n") == 0
+    assert "warning" not in capsys.readouterr().out
 
 
 def test_sizes_come_from_folds_where_it_has_them(bowl: Path) -> None:
@@ -92,3 +100,14 @@ def test_a_missing_file_and_a_competition_without_csv(bowl: Path, capsys: pytest
     assert "no such file" in capsys.readouterr().err
     assert run(bowl, "ImageId,EncodedPixels\n", "competition=glas") == 2
     assert "no submission file" in capsys.readouterr().err
+
+
+def test_a_good_file_stays_good_where_the_truth_cannot_be_read(bowl: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = bowl / "input" / "data-science-bowl-2018"
+    (folder / "stage1_train" / "a" / "masks" / "1.png").write_bytes(b"no PNG")
+    (folder / "stage1_train" / "a" / "images" / "a.png").write_bytes(b"no PNG")
+    assert run(bowl, "ImageId,EncodedPixels\nt1,1 3\nt2,\n") == 0
+    output = capsys.readouterr().out
+    assert "keeps all rules of dsb2018" in output
+    assert "not compared: " in output
+    assert "not a whole image" in output

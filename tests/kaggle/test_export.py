@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
+import sys
 import zipfile
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,8 @@ from kaggle_tree import Machine, find_something
 
 from histofold.cli import main
 from histofold.kaggle import notebook, package, wheels
-from histofold.offline.manifest import MARKER, Manifest
+from histofold.offline import start
+from histofold.offline.manifest import MARKER, Manifest, Wheel
 
 SMALL = [
     "model=unet",
@@ -60,8 +66,9 @@ class World:
         return self.submission / "kernel"
 
 
-def made(root: Path, competition: str) -> World:
+def made(root: Path, competition: str, prepared_demo: Callable[[str, Path], None]) -> World:
     world = World(root, competition)
+    prepared_demo(competition, root)
     for verb, *more in (
         ["prepare"],
         ["train", "fold=0"],
@@ -77,13 +84,13 @@ def made(root: Path, competition: str) -> World:
 
 
 @pytest.fixture(scope="module")
-def nuclei(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return made(tmp_path_factory.mktemp("nuclei"), "demo_nuclei")
+def nuclei(tmp_path_factory: pytest.TempPathFactory, prepared_demo: Callable[[str, Path], None]) -> World:
+    return made(tmp_path_factory.mktemp("nuclei"), "demo_nuclei", prepared_demo)
 
 
 @pytest.fixture(scope="module")
-def kidney(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return made(tmp_path_factory.mktemp("kidney"), "demo_kidney")
+def kidney(tmp_path_factory: pytest.TempPathFactory, prepared_demo: Callable[[str, Path], None]) -> World:
+    return made(tmp_path_factory.mktemp("kidney"), "demo_kidney", prepared_demo)
 
 
 @pytest.mark.slow
@@ -239,6 +246,40 @@ def test_too_short_a_title_is_refused() -> None:
         notebook.title_of("a")
 
 
+def test_a_folder_with_a_space_can_be_pasted(nuclei: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(nuclei.submission, tmp_path / "my sent" / "demo_nuclei" / "tiny")
+    assert nuclei.run("kernel", f"paths.submissions={tmp_path}/my sent") == 0
+    lines = capsys.readouterr().out.splitlines()
+    folder = tmp_path / "my sent" / "demo_nuclei" / "tiny" / "kernel"
+    (command,) = (line for line in lines if line.startswith("kaggle kernels"))
+    assert shlex.split(command)[-2:] == ["-p", str(folder)]
+    (command,) = (line.split("   (")[0] for line in lines if line.startswith("kaggle datasets"))
+    assert shlex.split(command)[-2:] == ["-p", str(folder / "dataset")]
+
+
+def test_a_code_competition_is_sent_a_notebook_and_no_file(
+    nuclei: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = ["competition.slug=hidden-cells", "competition.options.folder=demo_nuclei"]
+    assert nuclei.run("submit", *code, "submit.message=it's mine") == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[:4] == ["kaggle", "competitions", "submit", "hidden-cells"]
+    assert command[-2:] == ["-m", "it's mine"]
+    code += ["competition.code=true"]
+    assert nuclei.run("submit", *code) == 0
+    output = capsys.readouterr().out
+    assert "kaggle competitions submit" not in output
+    words = shlex.split(output.splitlines()[-1])
+    assert (words[:2], words[-1]) == (["./run.sh", "kernel"], "kernel.push=true")
+    assert {"competition=demo_nuclei", "name=tiny", *code} <= set(words)
+    assert nuclei.run("submit", *code, "submit.send=true") == 2
+    error = capsys.readouterr().err
+    assert "is a code competition, which takes a notebook and no CSV" in error
+    assert "./run.sh kernel competition=demo_nuclei" in error
+    assert "kernel.push=true`" in error
+    assert "submit.send=true " not in error.split("`")[1]
+
+
 def test_an_owner_is_needed(nuclei: World, no_credentials: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert nuclei.run("kernel", "kernel.owner=null") == 2
     assert "kernel.owner=null: a notebook belongs to somebody" in capsys.readouterr().err
@@ -279,38 +320,75 @@ def test_a_wheel_that_cannot_be_fetched_is_told(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("PIP_RETRIES", "0")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(Exception, match=r"rasterio: pip could not fetch.*kernel\.wheels=\[\]"):
-        wheels.gather(["rasterio"], tmp_path, ["3.11"])
+        wheels.gather(["rasterio"], tmp_path, ["3.11"], asked=True)
 
 
 def test_a_wheel_that_is_missing_is_told(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="no such file"):
-        wheels.gather([str(tmp_path / "a-1.whl")], tmp_path, ["3.11"])
+        wheels.gather([str(tmp_path / "a-1.whl")], tmp_path, ["3.11"], asked=True)
 
 
-def test_wheels_are_installed_where_the_image_lacks_them(nuclei: World, machine: Any, tmp_path: Path) -> None:
-    wheel = tmp_path / "histofold_probe-1.0-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as file:
-        file.writestr("histofold_probe.py", "ANSWER = 42\n")
-        about = "histofold_probe-1.0.dist-info/"
-        file.writestr(about + "METADATA", "Metadata-Version: 2.1\nName: histofold-probe\nVersion: 1.0\n")
+def wheel_of(folder: Path, name: str, version: str) -> Path:
+    """A wheel of a module that knows its own version."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    about = f"{name}-{version}.dist-info/"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(f"{name}.py", f"VERSION = {version!r}\n")
+        file.writestr(about + "METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         file.writestr(about + "WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         file.writestr(about + "RECORD", "")
-    assert nuclei.run("kernel", f"kernel.wheels=[{wheel},{numpy_wheel(tmp_path)}]") == 0
+    return path
+
+
+def test_wheels_are_installed_and_come_before_what_the_image_has(nuclei: World, machine: Any, tmp_path: Path) -> None:
+    wheels_given = [wheel_of(tmp_path, "histofold_probe", "1.0"), wheel_of(tmp_path, "tqdm", "0.1")]
+    assert nuclei.run("kernel", f"kernel.wheels=[{','.join(map(str, wheels_given))}]") == 0
     there = machine(nuclei)
+    assert nuclei.run("kernel") == 0
     given = there.cells[-1].removeprefix("start(")
     there.cells[-1] = f"export = find_export(Path(os.environ['HISTOFOLD_INPUT']), {given}"
-    there.cells.append("install(export, tempfile.mkdtemp())\nimport histofold_probe\nprint(histofold_probe.ANSWER)")
+    there.cells.append("install(export, tempfile.mkdtemp())\nimport histofold_probe, tqdm")
+    there.cells.append("print(histofold_probe.VERSION, tqdm.VERSION)")
     done = there.run()
-    assert nuclei.run("kernel") == 0
     assert done.returncode == 0, done.stderr
-    # numpy is there already, so its wheel (which is none) is not touched.
-    assert done.stdout.split("\n")[:2] == ["installing histofold-probe", "42"]
+    # The image has a tqdm, and a newer one; but this one was asked for.
+    assert done.stdout.split("\n")[:2] == ["installing histofold-probe tqdm", "1.0 0.1"]
 
 
-def numpy_wheel(folder: Path) -> Path:
-    path = folder / "numpy-0.1-py3-none-any.whl"
-    path.write_bytes(b"")
-    return path
+@pytest.mark.parametrize(
+    ("have", "brought", "asked", "installed"),
+    [
+        (None, "1.4.4", False, True),
+        ("1.3.9", "1.4.4", False, True),
+        ("1.10", "1.9.1", False, False),
+        ("1.4.0", "1.4", False, False),
+        ("2.0", "1.4.4", True, True),
+    ],
+)
+def test_which_wheels_win(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, have: str | None, brought: str, asked: bool, installed: bool
+) -> None:
+    def version(name: str) -> str:
+        if have is None:
+            raise start.metadata.PackageNotFoundError(name)
+        return have
+
+    commands: list[list[str]] = []
+    monkeypatch.setattr(start.metadata, "version", version)
+    monkeypatch.setattr(start.subprocess, "run", lambda command, check: commands.append(command))
+    monkeypatch.setattr(sys, "path", ["first"])
+    (tmp_path / MARKER).write_text(json.dumps({"wheels": [asdict(Wheel("rasterio", brought, asked))]}))
+    start.install(tmp_path, "scratch")
+    assert [command[-1] for command in commands] == ["rasterio"] * installed
+    assert sys.path == ["scratch", "first"] if installed else ["first"]
+
+
+def test_wheels_of_several_pythons_count_as_their_oldest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"3.11": "1.9", "3.12": "1.10"}
+    monkeypatch.setattr(wheels, "_fetch", lambda item, folder, python: wheel_of(folder, "A_b.c", versions[python]))
+    found = wheels.gather(["a-B.C>=1.2,<2"], tmp_path / "wheels", ["3.12", "3.11"], asked=False)
+    assert found == [Wheel("a-b-c", "1.9", False)]
 
 
 @pytest.mark.slow

@@ -41,6 +41,20 @@ def test_a_gpu_without_kernels_is_left_for_the_cpu(monkeypatch: pytest.MonkeyPat
     assert "cuda cannot be used (CUDA error: no kernel image is available" in said[0]
 
 
+@pytest.mark.parametrize(("asked", "gpus", "used"), [("cuda", 0, "cpu"), ("cuda:1", 1, "cuda"), ("gpu", 0, "cpu")])
+def test_a_device_that_is_not_there_is_told_and_replaced(
+    monkeypatch: pytest.MonkeyPatch, asked: str, gpus: int, used: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(planning, "try_out", lambda members, settings: Trial(1.0, 1))
+    said: list[str] = []
+    assert settle([], Settings(device=asked), said.append) == Settings(device=used)
+    assert len(said) == 1
+    assert said[0].startswith(f"{asked} cannot be used (predict.device=")
+    assert said[0].endswith(f"going on with {used}")
+
+
 def test_too_little_memory_means_smaller_batches_and_then_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     tries: list[tuple[int, str]] = []
 

@@ -10,13 +10,18 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+import rasterio
 from numpy.typing import NDArray
 
-from histofold import targets
+from histofold import compose, targets
 from histofold.cli import main
 from histofold.competitions import images
 from histofold.files import write_json, write_text
 from histofold.inference.bandfile import BandFileWriter
+from histofold.inference.predict import tag
+from histofold.sources import stamp_of
+from histofold.submission.place import Submission
+from histofold.workspace import Workspace
 
 SIDE = 48
 LEVELS = {"dark": 0.59, "light": 0.36}
@@ -51,6 +56,12 @@ def write_bands(path: Path, codes: NDArray[np.uint8]) -> None:
         writer.write_rows(0, codes)
 
 
+def retag(path: Path, text: str) -> None:
+    """Let a band file say that it was made of something else."""
+    with rasterio.open(path, "r+") as file:
+        file.update_tags(HISTOFOLD_FINGERPRINT=text)
+
+
 class Drawn:
     """Folders with images, truth, folds and the predictions of one run; the verbs on them."""
 
@@ -59,10 +70,27 @@ class Drawn:
         self.oof, self.submission = root / "oof" / "custom", root / "submissions" / "custom" / "one"
 
     def run(self, verb: str, *more: str) -> int:
-        """Run a verb in this process; gives the exit code."""
+        """Run a verb in this process; gives the exit code. Whatever the ensemble is by now, it made the predictions."""
+        if verb == "submit":
+            self.tag()
+        return main(verb, self.overrides(*more))
+
+    def overrides(self, *more: str) -> list[str]:
+        """Overrides of every verb: this world's places, then `more`."""
         places = [f"paths.{name}={self.root / name}" for name in ("input", "prepared", "oof", "submissions")]
         quiet = ["evaluate.workers=1", "evaluate.bootstrap=20", "prepare.workers=1", "prepare.n_folds=2", "name=one"]
-        return main(verb, ["competition=folders", *self.options, *places, *quiet, *more])
+        return ["competition=folders", *self.options, *places, *quiet, *more]
+
+    def submission_of(self, *more: str) -> Submission:
+        """The submission as the verbs open it."""
+        return Submission.of(Workspace(compose.load(compose.compose(self.overrides(*more)))))
+
+    def tag(self, *more: str) -> None:
+        """Let the predictions say that the ensemble made them of the images that there are."""
+        submission = self.submission_of(*more)
+        for sample in submission.samples():
+            stamp = stamp_of(submission.workspace.competition, sample)
+            retag(submission.predictions / f"{sample.sample_id}.tif", tag(submission.fingerprint(), stamp))
 
     def truth(self, sample_id: str) -> NDArray[Any]:
         """Labels (H, W) of a sample."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -63,8 +64,54 @@ def test_auto_keeps_it_where_it_is_better_and_says_by_how_much(world: Any, capsy
     after = record(world)
     assert ("in its place a second level" in text) == (gain > 0)
     assert said[3] == ("kept" if gain > 0 else "not kept")
+    assert "two folds cannot choose it for each other, so the score is the decoder's alone" in text
     assert (after.second is not None) == (gain > 0)
-    assert after.score["cross_fitted"] == pytest.approx(table["second" if gain > 0 else "first"].mean())
+    assert not table["given"].any()
+    assert after.score["cross_fitted"] == pytest.approx(before.score["cross_fitted"])
+
+
+def test_the_published_score_is_of_what_each_fold_leaves_to_the_others(
+    world: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true, given = secondrun.second_level, np.arange(12) % 3 == 0
+    # As three folds would choose: some get the second level, whatever the submission takes.
+    for gain in (-0.25, 0.25):
+        made = {"gain": gain, "given": given, "judged": True}
+        monkeypatch.setattr(secondrun, "second_level", lambda *asked, made=made: replace(true(*asked), **made))
+        assert world.run("evaluate", *QUICK, "evaluate.second_level=auto") == 0
+        table = pd.read_csv(world.oof / "ensembles" / "second" / "one.csv")
+        mixed = np.where(given, table["second"], table["first"])
+        written = pd.read_csv(world.oof / "ensembles" / "one.csv")
+        assert table["given"].tolist() == given.tolist()
+        assert written["score"].tolist() == pytest.approx(mixed.tolist())
+        assert written["sample_id"].tolist() == table["sample_id"].tolist()
+        assert (record(world).second is not None) == (gain > 0)
+        assert record(world).score["cross_fitted"] == pytest.approx(mixed.mean())
+        change = mixed.mean() - table["first"].mean()
+        assert f"{change:+.4f} where the other folds want it, which is the score" in capsys.readouterr().out
+
+
+def test_with_three_folds_the_choice_is_asked_of_the_others(draw: Callable[..., Any]) -> None:
+    three = draw(6, seed=4)
+    path = three.root / "prepared" / "custom" / "folds.csv"
+    table = pd.read_csv(path, dtype={"sample_id": str})
+    moved = table.index[table["split"] == "train"][::3]
+    for sample_id, fold in zip(table["sample_id"][moved], table["fold"][moved], strict=True):
+        old, new = (three.oof / "run" / f"fold{number}" / "predictions" for number in (fold, 2))
+        new.mkdir(parents=True, exist_ok=True)
+        (old / f"{sample_id}.tif").rename(new / f"{sample_id}.tif")
+    table.loc[moved, "fold"] = 2
+    table.to_csv(path, index=False)
+    for name in ("config.yaml", "model.ckpt"):
+        shutil.copyfile(three.oof / "run" / "fold0" / name, three.oof / "run" / "fold2" / name)
+    for fold in range(3):
+        rows = table[(table["split"] == "train") & (table["fold"] == fold)].assign(score=0.5, aji=0.5)
+        rows.to_csv(three.oof / "run" / f"fold{fold}" / "scores.csv", index=False)
+    assert three.run("evaluate", "runs=[run]", "evaluate.second_level=auto", "instances=threshold") == 0
+    found = pd.read_csv(three.oof / "ensembles" / "second" / "one.csv")
+    assert found.groupby("fold")["given"].nunique().eq(1).all(), "a fold has it or has not"
+    mixed = np.where(found["given"], found["second"], found["first"])
+    assert pd.read_csv(three.oof / "ensembles" / "one.csv")["score"].tolist() == pytest.approx(mixed.tolist())
 
 
 def test_auto_leaves_it_where_it_is_worse_and_on_takes_it(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from histofold.inference.settings import Settings
 from histofold.inference.sources import ArraySource, Source
 from histofold.inference.stream import output_bands
 from histofold.progress import bar
+from histofold.slides.tiff import require_whole
 
 OUTPUT_AHEAD = 4
 """Finished rows that wait for the compressor while the networks go on."""
@@ -38,7 +40,7 @@ class Job:
         open: gives the source when its turn comes (a slide is opened then, and not before).
         out: the band file to write.
         pixels: of the sample at the scale it is predicted at, for the progress bar.
-        stamp: of the input, where it may change between runs; a file that was made from another one is made anew.
+        stamp: of the input, hexadecimal digits; a file that was made from another input is made anew.
     """
 
     sample_id: str
@@ -55,6 +57,11 @@ class Outcome:
     made: tuple[str, ...]
     kept: tuple[str, ...]
     failures: dict[str, Exception]
+
+    def without(self, failures: Mapping[str, Exception]) -> Outcome:
+        """The same where samples that were predicted failed in what was made of them."""
+        made, kept = (tuple(name for name in names if name not in failures) for names in (self.made, self.kept))
+        return Outcome(made, kept, {**self.failures, **failures})
 
     def check(self) -> None:
         """Raise when a sample failed.
@@ -136,25 +143,28 @@ def predict_samples(
     """Predict many samples, with a progress bar in megapixels.
 
     A whole file of the same fingerprint is kept, so that a run that broke off goes on with the first unfinished
-    sample. A sample that cannot be read does not stop the others; it is in `failures`. Trouble that would meet
-    every sample alike (settings, memory, a full disk) is raised at once.
+    sample. All other files of these jobs go before the first is predicted: what then fails, or is not reached, has no
+    file rather than one of other networks. A sample that cannot be read does not stop the others; it is in
+    `failures`. Trouble that would meet every sample alike (settings, memory, a full disk) is raised at once.
 
     Args:
         jobs: the samples.
         members: networks, each a module of its own.
         weights: of the members; None means equal.
         settings: tiles, views, device.
-        fingerprint: of what predictions depend on, beside the stamp of each job.
+        fingerprint: of what predictions depend on (`fingerprint_of`), beside the stamp of each job.
         before: told what is still to do, where there is anything, before the first is opened; to refuse, it raises.
     """
     made: list[str] = []
     failures: dict[str, Exception] = {}
     jobs = list(jobs)
-    done = {job.out for job in jobs if is_done(job.out, fingerprint + job.stamp)}
+    done = {job.out for job in jobs if is_done(job.out, tag(fingerprint, job.stamp))}
     kept = [job.sample_id for job in jobs if job.out in done]
     todo = [job for job in jobs if job.out not in done]
     if todo and before is not None:
         before(todo)
+    for job in todo:
+        job.out.unlink(missing_ok=True)
     meter: tqdm[Any] = bar(total=sum(job.pixels for job in todo), text="predict", unit="px")
     meter.unit_scale = True  # megapixels
     with meter as progress:
@@ -162,7 +172,7 @@ def predict_samples(
             try:
                 with closing(job.open()) as source:
                     predict_sample(
-                        source, members, weights, settings, job.out, fingerprint + job.stamp, progress.update
+                        source, members, weights, settings, job.out, tag(fingerprint, job.stamp), progress.update
                     )
                 made.append(job.sample_id)
             except (DataError, OSError) as error:
@@ -172,24 +182,49 @@ def predict_samples(
 
 
 def is_done(path: Path, fingerprint: str) -> bool:
-    """Whether a whole band file of this fingerprint is there."""
+    """Whether a whole band file with this `tag` is there."""
     if not path.exists():
         return False
     try:
+        # The tags stand at the head: they can be read of a file that was cut off behind them.
+        require_whole(path)
         with BandFile(path) as file:
             return file.fingerprint == fingerprint
-    except DataError:
+    except (DataError, OSError):
         return False
 
 
-def fingerprint_of(hashes: Sequence[str], weights: Sequence[float], settings: Settings) -> str:
-    """What predictions depend on, as 16 hexadecimal digits: checkpoint hashes, weights and settings.
+class Origin(NamedTuple):
+    """What a band file was made from, a digest each: the networks, the settings, and the input (empty: not known)."""
 
-    Device, precision and batch are left out: they change nothing but rounding, and a run may go on elsewhere.
+    members: str
+    settings: str
+    stamp: str
+
+
+def tag(fingerprint: str, stamp: str) -> str:
+    """What a band file says of its origin: `<members>-<settings>-<stamp>`, the first two from `fingerprint_of`."""
+    return f"{fingerprint}-{stamp}"
+
+
+def origin(path: Path) -> Origin | None:
+    """What a band file was made from; None where it is from before files said so in parts.
+
+    Raises:
+        DataError: it is missing or broken.
     """
-    chosen: list[object] = [settings.tile, settings.step, settings.margin, settings.window, settings.tta]
-    chosen.append(settings.skip_background)
-    # Only where it is asked for, so that files from before there was one are still known.
-    chosen += ["spread"] if settings.spread else []
-    chosen += [f"size {settings.size:g}"] if settings.size else []
-    return digest([list(hashes), [float(weight) for weight in weights], chosen])
+    with BandFile(path) as file:
+        found = re.fullmatch(r"([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]*)", file.fingerprint)
+    return Origin(*found.groups()) if found else None
+
+
+def fingerprint_of(hashes: Sequence[str], weights: Sequence[float], settings: Settings) -> str:
+    """What predictions depend on beside their input, as two digests of 16 hexadecimal digits: `<members>-<settings>`.
+
+    The first is of checkpoint hashes, weights, and what an ensemble prescribes (spread and size); the second of what
+    each `predict` may choose. Device, precision and batch are left out: they change nothing but rounding, and a run may
+    go on elsewhere.
+    """
+    members = [list(hashes), [float(weight) for weight in weights], settings.spread, float(settings.size)]
+    chosen = [settings.tile, settings.step, settings.margin, settings.window, settings.tta, settings.skip_background]
+    return f"{digest(members)}-{digest(chosen)}"

@@ -22,7 +22,7 @@ class Settings:
     """How samples are predicted.
 
     Attributes:
-        tile: side in pixels at the members' scale; 0 takes the size that they learned at.
+        tile: side in pixels at the members' scale; 0 takes the size that they learned at, rounded up to what fits.
         step: from tile to tile as a share of the tile; forward passes grow by 1 / step²: 1 costs 1 ×, ¾ costs 1.78 ×,
             ½ costs 4 ×.
         margin: pixels cut from every inner side of a tile; it limits the step to tile - 2 margin: 32 on 1024 costs
@@ -76,6 +76,9 @@ class Settings:
         if tile == 0:
             raise ConfigError("predict.tile=0: these networks do not say what size they learned at; give a size")
         divisor = divisor_of(members)
+        if self.tile == 0:
+            # Networks learn at sizes that tiles may not have, as their layers round down; the next one is as good.
+            tile = -(-tile // divisor) * divisor
         if tile % divisor:
             raise ConfigError(
                 f"predict.tile={tile}: these networks need a multiple of {divisor}; try {-(-tile // divisor) * divisor}"

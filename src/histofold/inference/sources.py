@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from histofold import slides
 from histofold.errors import DataError
+from histofold.files import reading
 from histofold.tiles import grid
 
 Pixels = NDArray[np.uint8]
@@ -102,9 +103,14 @@ class SlideSource:
         self.slide.close()
 
     def bands(self, height: int, enhance: Sequence[Enhance]) -> Iterator[Pixels]:
-        """Rows as they are; `enhance` is for the tiles."""
-        for _, rows in self.slide.bands(height, scale=self.scale):
-            yield rows
+        """Rows as they are; `enhance` is for the tiles.
+
+        Raises:
+            DataError: the slide is damaged, or asks for more memory than there is.
+        """
+        with reading(self.slide.path):
+            for _, rows in self.slide.bands(height, scale=self.scale):
+                yield rows
 
 
 class RollingRows:

@@ -13,7 +13,7 @@ from histofold.config import Config
 from histofold.errors import ConfigError, DataError
 from histofold.evaluation import extents
 from histofold.evaluation.extents import Extent
-from histofold.kaggle import likeness
+from histofold.kaggle import csv, likeness
 from histofold.kaggle.validate import Fault, validate
 
 SHOWN = 50
@@ -35,6 +35,11 @@ def check(config: Config) -> None:
     if not path.is_file():
         raise DataError(f"{path}: no such file; make it with ./run.sh submit, or name another with file=PATH")
     faults = faults_of(competition, path, config.path("prepared") / competition.name / "folds.csv")
+    if csv.has_mark(path):
+        print(
+            f"{path}: warning: begins with a byte-order mark, which Kaggle may read as a part of the first column's "
+            "name; save it as plain UTF-8"
+        )
     for fault in faults[:SHOWN]:
         print(f"{path}: {fault}")
     if len(faults) > SHOWN:
@@ -42,7 +47,10 @@ def check(config: Config) -> None:
     if faults:
         raise DataError(f"{path}: {len(faults)} fault{'s' if len(faults) > 1 else ''}; Kaggle would refuse it")
     print(f"{path}: keeps all rules of {competition.name}")
-    _compare(competition, path, config)
+    try:
+        _compare(competition, path, config)
+    except Exception as error:  # the file keeps the rules, whatever there is to compare it with
+        print(f"not compared: {error}")
 
 
 def _compare(competition: Competition, path: Path, config: Config) -> None:
@@ -87,7 +95,7 @@ def faults_of(competition: Competition, path: Path, folds: Path | None = None) -
         ConfigError: the competition has no CSV.
     """
     if competition.csv is None:
-        raise ConfigError(f"competition={competition.name}: it has no submission file to check")
+        raise ConfigError(f"competition.name={competition.name}: it has no submission file to check")
     competition.check()
     ids = competition.submission_ids()
     return validate(path, competition.csv, ids, _shapes(competition, ids, folds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import sys
 from collections.abc import Iterable, Iterator
@@ -89,6 +90,16 @@ def header(path: Path) -> list[str]:
     for _, cells in lines(path):
         return cells
     raise DataError(f"{path}: an empty file; expected a header of column names")
+
+
+def has_mark(path: Path) -> bool:
+    """Whether a file begins with a byte-order mark, which this module passes over and other readers may not.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as stream:
+        return stream.read(len(codecs.BOM_UTF8)) == codecs.BOM_UTF8
 
 
 def lines(path: Path) -> Iterator[tuple[int, list[str]]]:

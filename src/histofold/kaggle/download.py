@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-from histofold import competitions
+from histofold import competitions, given
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError, ResourceError
 from histofold.files import read_json, write_json
@@ -27,14 +27,14 @@ def download(config: Config) -> None:
     """
     competition = competitions.open(config.competition, config.path("input"))
     if competition.slug is None:
-        raise ConfigError(f"competition={competition.name}: not on Kaggle, so there is nothing to download")
+        raise ConfigError(f"competition.name={competition.name}: not on Kaggle, so there is nothing to download")
     if arrived(competition.root):
         print(f"{competition.root}: everything is there already")
         competition.check()
         return
     fetch(Client(competition.slug), competition.root)
     competition.check()
-    print(f"{competition.root}: complete; next: ./run.sh prepare competition={competition.name}")
+    print(f"{competition.root}: complete; next: {given.again('prepare', competition.name)}")
 
 
 def fetch(client: Client, root: Path) -> dict[str, int]:

@@ -12,6 +12,7 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from histofold import competitions, limits
@@ -22,7 +23,7 @@ from histofold.inference import checkpoint
 from histofold.inference.ensemble import Ensemble
 from histofold.inference.settings import Settings
 from histofold.kaggle import credentials, notebook, package, wheels
-from histofold.offline.manifest import MODELS, PACKAGE, WHEELS, Manifest, stamp_of
+from histofold.offline.manifest import MODELS, PACKAGE, WHEELS, Manifest, Wheel, stamp_of
 from histofold.submission.place import Submission
 from histofold.workspace import Workspace
 
@@ -70,8 +71,8 @@ def kernel(config: Config) -> None:
     print(f"{export.folder}: {notebook.NOTEBOOK} and dataset/ ({export.size / 1e6:.1f} MB)")
     _compare(submission)
     if not config.kernel.push or slug is None:
-        print(f"kaggle datasets create -r zip -p {export.dataset}   (the first time; then: version -m new)")
-        print(f"kaggle kernels push -p {export.folder}")
+        print(f"kaggle datasets create -r zip -p {quote(str(export.dataset))}   (the first time; then: version -m new)")
+        print(f"kaggle kernels push -p {quote(str(export.folder))}")
         return
     from histofold.kaggle.push import push
 
@@ -85,7 +86,7 @@ def write(submission: Submission) -> Export:
     config, ensemble = submission.workspace.config, submission.ensemble
     if competitions.open(config.competition, config.path("input")).csv is None:
         raise ConfigError(
-            f"competition={config.competition.name}: takes no CSV, so there is nothing for a notebook to do"
+            f"competition.name={config.competition.name}: takes no CSV, so there is nothing for a notebook to do"
         )
     owner, title = (
         owner_of(config),
@@ -98,8 +99,9 @@ def write(submission: Submission) -> Export:
         dataset = folder / "dataset"
         package.copy_modules([ENTRY], dataset / PACKAGE)
         models = copy_models(ensemble, config.path("oof"), dataset / MODELS)
-        names = wheels.gather(_wheels(config, models), dataset / WHEELS, config.kernel.python)
-        manifest = _manifest(submission, dataset, notebook.dataset_of(owner, title), names)
+        given, asked = _wheels(config, models)
+        brought = wheels.gather(given, dataset / WHEELS, config.kernel.python, asked)
+        manifest = _manifest(submission, dataset, notebook.dataset_of(owner, title), brought)
         manifest.write(dataset)
         size = check_size(dataset, config.kernel.limit)
         notebook.write_dataset_metadata(dataset, owner, title)
@@ -170,32 +172,34 @@ def check_size(dataset: Path, limit: str) -> int:
     return size
 
 
-def _wheels(config: Config, models: set[str]) -> list[str]:
+def _wheels(config: Config, models: set[str]) -> tuple[list[str], bool]:
+    """Requirements and files of wheels, and whether the user listed them."""
     given = config.kernel.wheels
     if given == "auto":
-        return wheels.needed(models)
+        return wheels.needed(models), False
     if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
         raise ConfigError(f"kernel.wheels={given}: expected auto, or a list of requirements and .whl files")
-    return list(given)
+    return list(given), True
 
 
-def _manifest(submission: Submission, dataset: Path, name: str, installed: list[str]) -> Manifest:
+def _manifest(submission: Submission, dataset: Path, name: str, brought: list[Wheel]) -> Manifest:
     config = submission.workspace.config
     settings = Settings(**{**asdict(submission.predictor()), "device": config.kernel.device})
     files = {str(path.relative_to(dataset)): sha256(path) for path in sorted(dataset.rglob("*")) if path.is_file()}
     given = config.competition
     # A folder of this machine means nothing on Kaggle; the data is looked for under the competition's slug there.
     options = {key: value for key, value in given.options.items() if key not in ("folder", "sample")}
+    listed = [wheel.name for wheel in brought if wheel.asked]
     return Manifest(
         dataset=name,
-        stamp=stamp_of(files, asdict(settings), asdict(config.submit), config.kernel.hours, options),
+        stamp=stamp_of(files, asdict(settings), asdict(config.submit), config.kernel.hours, options, listed),
         name=submission.ensemble.name,
         competition={"name": given.name, "adapter": given.adapter, "slug": given.slug, "options": options},
         predict=asdict(settings),
         min_area=config.submit.min_area,
         max_hole=config.submit.max_hole,
         hours=config.kernel.hours,
-        wheels=tuple(installed),
+        wheels=tuple(brought),
     )
 
 

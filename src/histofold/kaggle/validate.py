@@ -111,12 +111,14 @@ def _read(
         if len(cells) != len(columns):
             faults.append(Fault(line, "", cells[0], f"{len(cells)} cells, expected {len(columns)}"))
             continue
+        # The codec passes over blanks, and so does Kaggle: a row that holds nothing else is an empty one.
         sample_id, text = cells[id_index], cells[rle_index]
+        empty = text.strip() == dialect.empty
         if sample_id not in known:
             faults.append(Fault(line, format.id_column, sample_id, "an id that the sample submission does not have"))
         else:
-            faults += _repeated(line, sample_id, text == dialect.empty, seen.get(sample_id, []), format)
-        seen.setdefault(sample_id, []).append((line, text == dialect.empty))
+            faults += _repeated(line, sample_id, empty, seen.get(sample_id, []), format)
+        seen.setdefault(sample_id, []).append((line, empty))
         try:
             rows.append(Row(line, sample_id, *read_runs(text, _pixels(shapes.get(sample_id)), dialect)))
         except RleError as error:

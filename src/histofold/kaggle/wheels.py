@@ -11,6 +11,8 @@ from pathlib import Path
 
 from histofold.errors import ConfigError
 from histofold.kaggle.credentials import KaggleError
+from histofold.offline.manifest import Wheel
+from histofold.offline.start import release
 
 READER = ("rasterio", "affine", "cligj", "click-plugins")
 """Slides and band files; Kaggle's list of packages does not have them, its base image had them at times."""
@@ -26,33 +28,44 @@ def needed(models: Iterable[str]) -> list[str]:
     return [*READER, *(name for model in sorted(set(models)) for name in BY_MODEL.get(model, ()))]
 
 
-def gather(wanted: Sequence[str], folder: Path, pythons: Sequence[str]) -> list[str]:
-    """Put wheels into `folder`: files are copied, requirements are fetched by pip; gives the distributions' names.
+def gather(wanted: Sequence[str], folder: Path, pythons: Sequence[str], asked: bool) -> list[Wheel]:
+    """Put wheels into `folder`: files are copied, requirements are fetched by pip; gives what they are.
 
     Args:
         wanted: paths of .whl files, and requirements such as `rasterio` or `rasterio==1.4.3`; nothing that they depend
             on comes along.
         folder: created when there is anything to put in.
         pythons: versions of Python that the image may have, such as 3.11; pip takes a wheel for each.
+        asked: whether the user listed them.
 
     Raises:
         ConfigError: a file that is none, or no wheel.
         KaggleError: pip could not fetch one; says how to go on without a network.
     """
-    names = []
-    for item in wanted:
-        folder.mkdir(parents=True, exist_ok=True)
-        if item.endswith(".whl"):
-            path = Path(item).expanduser()
-            if not path.is_file():
-                raise ConfigError(f"kernel.wheels: {item}: no such file")
-            shutil.copyfile(path, folder / path.name)
-            names.append(path.name.split("-")[0].replace("_", "-"))
-        else:
-            for python in pythons:
-                _fetch(item, folder, python)
-            names.append(re.split(r"[^\w.-]", item, maxsplit=1)[0])
-    return names
+    return [_gathered(item, folder, pythons, asked) for item in wanted]
+
+
+def _gathered(item: str, folder: Path, pythons: Sequence[str], asked: bool) -> Wheel:
+    folder.mkdir(parents=True, exist_ok=True)
+    if item.endswith(".whl"):
+        path = Path(item).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"kernel.wheels: {item}: no such file")
+        if len(path.stem.split("-")) < 5:
+            raise ConfigError(f"kernel.wheels: {item}: no wheel's name; expected NAME-VERSION-PYTHON-ABI-PLATFORM.whl")
+        shutil.copyfile(path, folder / path.name)
+        name, version = path.name.split("-")[:2]
+        return Wheel(_canonical(name), version, asked)
+    for python in pythons:
+        _fetch(item, folder, python)
+    name = _canonical(re.split(r"[^\w.-]", item, maxsplit=1)[0])
+    found = [path.name.split("-")[:2] for path in folder.glob("*.whl")]
+    return Wheel(name, min((version for one, version in found if _canonical(one) == name), key=release), asked)
+
+
+def _canonical(name: str) -> str:
+    """A distribution's name as all of its spellings are compared: lower case, with hyphens."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _fetch(requirement: str, folder: Path, python: str) -> None:

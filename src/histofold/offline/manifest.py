@@ -9,7 +9,7 @@ from typing import Any
 from histofold.errors import DataError
 from histofold.files import digest, read_json, write_json
 
-FORMAT = 1
+FORMAT = 2
 MARKER = "histofold-export.json"
 """Name of the manifest: the folder that holds it is the export, wherever Kaggle has put it."""
 
@@ -24,6 +24,21 @@ WHEELS = "wheels"
 
 
 @dataclass(frozen=True)
+class Wheel:
+    """A package that the export brings along.
+
+    Attributes:
+        name: of the distribution.
+        version: of its wheel, the oldest where there is one for each of several Pythons.
+        asked: whether the user listed it; then it is installed whatever the image has.
+    """
+
+    name: str
+    version: str
+    asked: bool
+
+
+@dataclass(frozen=True)
 class Manifest:
     """An export, kept as JSON.
 
@@ -35,7 +50,7 @@ class Manifest:
         predict: `histofold.inference.settings.Settings` as a dict.
         min_area, max_hole: full-size pixels; smaller objects are dropped, holes up to that size filled.
         hours: wall time that the notebook may take.
-        wheels: names of the distributions that are installed from wheels/ where the image has none.
+        wheels: what is installed from wheels/ where it was asked for, or the image has none or an older one.
     """
 
     dataset: str
@@ -46,7 +61,7 @@ class Manifest:
     min_area: int
     max_hole: int
     hours: float
-    wheels: tuple[str, ...] = ()
+    wheels: tuple[Wheel, ...] = ()
 
     def write(self, folder: Path) -> Path:
         """Write it into the export's folder; gives its path."""
@@ -67,7 +82,7 @@ class Manifest:
         if not isinstance(values, dict) or set(values) != known or values["format"] != FORMAT:
             raise DataError(f"{path}: not an export of format {FORMAT}; make it again with `./run.sh kernel`")
         del values["format"]
-        return cls(**{**values, "wheels": tuple(values["wheels"])})
+        return cls(**{**values, "wheels": tuple(Wheel(**wheel) for wheel in values["wheels"])})
 
 
 def stamp_of(*parts: Any) -> str:

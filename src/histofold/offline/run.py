@@ -147,7 +147,8 @@ class Worker:
         if not self.ensemble.strata:
             return ""
         try:
-            return self.competition.sample(sample_id).stratum
+            # Of this image alone: a notebook has no time to look at all of them.
+            return self.competition.stratum(sample_id)
         except Exception as error:
             loud(f"{sample_id}: its stratum cannot be told, so it is decoded with the setting of all: {error}")
             return ""

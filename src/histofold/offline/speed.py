@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from histofold.errors import ResourceError
+from histofold.errors import ConfigError, ResourceError
 from histofold.inference import planning, sized
 from histofold.inference.member import Member
 from histofold.inference.settings import Settings
@@ -13,11 +13,12 @@ from histofold.tiles.grid import reduced
 
 
 def settle(members: Sequence[Member], settings: Settings, loud: Callable[[str], None]) -> Settings:
-    """Settings that one batch went through with: smaller batches, then the CPU where the GPU cannot do it.
+    """Settings that one batch went through with: smaller batches, then the CPU where the GPU cannot do it or is none.
 
     Raises:
         RuntimeError: the CPU cannot do it either.
     """
+    settings = there(settings, loud)
     while True:
         device = settings.torch_device()
         try:
@@ -35,6 +36,20 @@ def settle(members: Sequence[Member], settings: Settings, loud: Callable[[str], 
             smaller = {"batch": settings.batch // 2} if settings.batch > 1 else {"device": "cpu"}
             settings = replace(settings, **smaller)  # type: ignore[arg-type]
             loud(f"{error}; trying {smaller}")
+
+
+def there(settings: Settings, loud: Callable[[str], None]) -> Settings:
+    """The settings where the device that they name is there; else with one that is, and a loud line.
+
+    A notebook that was given no GPU, or another than the one that was asked for, must not end for that.
+    """
+    try:
+        settings.torch_device()
+    except ConfigError as error:
+        other = replace(settings, device="auto")
+        loud(f"{settings.device} cannot be used ({error}); going on with {other.torch_device()}")
+        return other
+    return settings
 
 
 @dataclass

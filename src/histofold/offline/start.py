@@ -6,6 +6,7 @@ HISTOFOLD_INPUT and HISTOFOLD_WORKING stand in for /kaggle/input and /kaggle/wor
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -30,18 +31,33 @@ def find_export(inputs: Path, dataset: str, stamp: str) -> Path:
 
 
 def install(export: Path, scratch: str) -> None:
-    """Install the wheels of packages that the image lacks, into a folder of their own, without a network."""
-    missing = []
-    for name in json.loads((export / MARKER).read_text())["wheels"]:
-        try:
-            metadata.version(name)
-        except metadata.PackageNotFoundError:
-            missing.append(name)
-    if missing:
-        print("installing", *missing, flush=True)
+    """Install wheels into a folder of their own, which comes before the image's packages, without a network.
+
+    Those that the user listed always, the others where the image has none or an older one.
+    """
+    wheels = json.loads((export / MARKER).read_text())["wheels"]
+    wanted = [wheel["name"] for wheel in wheels if wheel["asked"] or lacks(wheel["name"], wheel["version"])]
+    if wanted:
+        print("installing", *wanted, flush=True)
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", scratch]
-        subprocess.run([*command, "--find-links", str(export / "wheels"), *missing], check=True)
-        sys.path.append(scratch)
+        subprocess.run([*command, "--find-links", str(export / "wheels"), *wanted], check=True)
+        sys.path.insert(0, scratch)
+
+
+def lacks(name: str, version: str) -> bool:
+    """Whether the image has no such package, or an older one than `version`."""
+    try:
+        return release(metadata.version(name)) < release(version)
+    except metadata.PackageNotFoundError:
+        return True
+
+
+def release(version: str) -> list[int]:
+    """The numbers of a version: 1.4.4 of 1.4.4.post1+local; without zeros at the end, which mean nothing."""
+    numbers = [int(number) for number in re.split(r"[^\d.]", version, maxsplit=1)[0].split(".") if number]
+    while numbers and not numbers[-1]:
+        numbers.pop()
+    return numbers
 
 
 def start(dataset: str, stamp: str) -> Path:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from histofold import rle
 from histofold.competitions.base import Competition, Sample
+from histofold.errors import DataError
 from histofold.files import atomic
 from histofold.inference.bandfile import BandFile
 from histofold.instances.cleanup import fill_holes, renumber
@@ -70,6 +71,7 @@ def _encode_instances(task: EncodeTask) -> Encoded:
     assert task.instances is not None
     image = partial(task.competition.image, task.sample.sample_id)
     with BandFile(task.path) as file:
+        _check_size(file, task.sample)
         labels = decode(file.read(), task.instances, task.second, image, file.scale)
         labels = full_size(labels, file.scale, task.sample.height, task.sample.width)
     labels = cleaned(labels, task.min_area, task.max_hole)
@@ -101,12 +103,26 @@ def _encode_mask(task: EncodeTask) -> Encoded:
     assert task.threshold is not None
     sample, competition = task.sample, task.competition
     dialect = competition.csv.dialect if competition.csv else "columns"
+    size = (sample.height, sample.width)
     with BandFile(task.path) as file:
-        size = (sample.height, sample.width)
+        _check_size(file, sample)
         text = mask_text(file, task.threshold, size, dialect, task.min_area, task.max_hole)
     if task.labels is not None:
         _keep(task, rle.decode(text, size, dialect))
     return Encoded((text,), _mask_scores(task, text) if task.scored else None)
+
+
+def _check_size(file: BandFile, sample: Sample) -> None:
+    """Look whether a band file is of the sample as it is now.
+
+    Raises:
+        DataError: it was predicted from an image of another size.
+    """
+    if file.full_size != (sample.height, sample.width):
+        raise DataError(
+            f"{file.path}: was predicted from an image of {file.full_size[0]} × {file.full_size[1]} pixels, and sample "
+            f"{sample.sample_id} has {sample.height} × {sample.width}; run predict again"
+        )
 
 
 def mask_text(
@@ -145,7 +161,7 @@ def _rows(file: BandFile, band: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def _mask_scores(task: EncodeTask, text: str) -> dict[str, float] | None:
-    """Dice of the text itself with the truth, so that what is scored is what is submitted."""
+    """Dice and IoU of the text itself with the truth, so that what is scored is what is submitted."""
     competition, sample = task.competition, task.sample
     dialect = competition.csv.dialect if competition.csv else "columns"
     shape = (sample.height, sample.width)
@@ -162,7 +178,7 @@ def _mask_scores(task: EncodeTask, text: str) -> dict[str, float] | None:
 
     areas = (predicted.intersection(truth), truth.area, predicted.area)
     scores = pooled_counts(*areas)
-    return {"score": scores["dice"], **scores, **dict(zip(PIXELS, map(float, areas), strict=True))}
+    return {"score": scores[competition.metric], **scores, **dict(zip(PIXELS, map(float, areas), strict=True))}
 
 
 def write_labels(path: Path, labels: NDArray[Any]) -> None:

@@ -17,28 +17,26 @@ from histofold import rle, slides
 from histofold.competitions import images
 from histofold.config import SubmitConfig
 from histofold.errors import DataError
-from histofold.files import atomic, digest
+from histofold.files import atomic, digest, reading
 from histofold.inference import planning
 from histofold.inference.bandfile import BandFile
 from histofold.inference.batches import CHUNK
 from histofold.inference.ensemble import Ensemble
 from histofold.inference.planning import SampleSize
-from histofold.inference.predict import Job, fingerprint_of, predict_samples
+from histofold.inference.predict import Job, predict_samples
 from histofold.inference.sources import ArraySource, SlideSource, Source
 from histofold.instances.secondlevel import decode
 from histofold.limits import Plan
 from histofold.report.overlay import outlines
 from histofold.slides.reduce import reduce_array
-from histofold.submission.encode import cleaned, mask_text, write_labels
+from histofold.submission.encode import ROWS, cleaned, mask_text, write_labels
+from histofold.submission.folder import PICTURES, claim, find_images, forget, place_of
 from histofold.submission.geojson import write_geojson
 from histofold.submission.place import Submission, part_of
 from histofold.tiles.grid import reduced
 from histofold.tiles.tissue import PIXEL, tissue_mask
 from histofold.upsample import full_size
 
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
-"""Endings of what is always read whole."""
-ENDINGS = (*PICTURES, ".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".vms")
 LARGE = 50_000_000
 """Pixels above which a TIFF is read as a slide, band by band, and gets no full-size overlay."""
 MASK_BYTES, INSTANCE_BYTES, OVERLAY_BYTES = 10, 32, 10
@@ -54,13 +52,15 @@ STAINED = 0.005
 def predict_folder(submission: Submission, folder: Path) -> str:
     """Write band files, label TIFFs, GeoJSON and overlays for every image of a folder; gives a line that says where.
 
+    Results of an image go before it is predicted anew, so that none of an older one stands beside newer ones.
+
     Raises:
         ConfigError: a setting is out of range.
         DataError: no image there, or some could not be read (the others are done).
         ResourceError: memory, disk or time would not suffice for what is still to do; nothing was written.
     """
     paths = part_of(find_images(folder), submission.workspace.shard())
-    place = submission.folder / "images" / folder.resolve().name
+    place = place_of(submission.folder / "images", folder)
     config = submission.workspace.config
     settings = submission.predictor()
     members, weights = submission.ensemble.load_members(config.path("oof"), settings.torch_device())
@@ -73,34 +73,16 @@ def predict_folder(submission: Submission, folder: Path) -> str:
         if sizes:
             plan = planning.plan(sizes, scale, members, settings)
             submission.require_room(with_labels(plan, sizes, submission.ensemble.instances is not None))
+        claim(place, folder)
+        for job in todo:
+            forget(place, job.sample_id)
 
-    hashes = [item.sha256 for item in submission.ensemble.checkpoints]
     second = submission.ensemble.second_path(config.path("oof"))
-    fingerprint = fingerprint_of(hashes, weights, settings)
-    outcome = predict_samples(jobs, members, weights, settings, fingerprint, check_room)
-    for path in paths:
-        if path.stem not in outcome.failures:
-            finish(submission.ensemble, path, place, config.submit, second)
-    outcome.check()
+    outcome = predict_samples(jobs, members, weights, settings, submission.fingerprint(), check_room)
+    done = [path for path in paths if path.stem not in outcome.failures]
+    failures = finish_all(submission.ensemble, done, place, config.submit, second)
+    outcome.without(failures).check()
     return f"{place}: {len(paths)} images, as predictions/ (bands), labels/, geojson/ (for QuPath) and overlays/"
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Images of a folder, sorted.
-
-    Raises:
-        DataError: no such folder, none in it, or two that differ in their ending only.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; images= takes a folder of images")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in ENDINGS)
-    if not paths:
-        raise DataError(f"{folder}: no image there; known endings are {' '.join(ENDINGS)}")
-    stems = [path.stem for path in paths]
-    double = [stem for stem in stems if stems.count(stem) > 1]
-    if double:
-        raise DataError(f"{folder}: several images are called {double[0]}; rename all but one")
-    return paths
 
 
 def own_job(path: Path, scale: float, skip_background: bool, folder: Path) -> Job:
@@ -125,8 +107,9 @@ def open_image(path: Path, scale: float, skip_background: bool = True) -> Source
         DataError: it cannot be read.
     """
     if is_slide(path):
-        slide = slides.open(path)
-        sparse = skip_background and is_stained(slide)
+        with reading(path):
+            slide = slides.open(path)
+            sparse = skip_background and is_stained(slide)
         if skip_background and not sparse:
             share = f"less than {100 * STAINED:g} % of it shows colour (grey, fluorescence?)"
             tqdm.write(f"{path}: {share}, so no tile is skipped as background", sys.stderr)
@@ -144,7 +127,7 @@ def size_of(path: Path) -> SampleSize:
     """
     if path.suffix.lower() in PICTURES:
         return SampleSize(*images.size(path))
-    with slides.open(path) as slide:
+    with reading(path), slides.open(path) as slide:
         if slide.height * slide.width <= LARGE:
             return SampleSize(slide.height, slide.width)
         return SampleSize(slide.height, slide.width, True, slide.memory(CHUNK))
@@ -203,6 +186,38 @@ def with_labels(plan: Plan, sizes: Sequence[SampleSize], instances: bool) -> Pla
     return replace(plan, peak_memory=peak, advice={**plan.advice, "memory": ADVICE})
 
 
+def finish_all(
+    ensemble: Ensemble, paths: Sequence[Path], place: Path, cleaning: SubmitConfig, second: Path | None
+) -> dict[str, Exception]:
+    """`finish` every image; gives the errors of those that failed, by name, which have no results then.
+
+    A band file that turns out to be broken is deleted, so that the same command makes it anew.
+    """
+    failures: dict[str, Exception] = {}
+    for path in paths:
+        try:
+            finish(ensemble, path, place, cleaning, second)
+        except (DataError, OSError) as error:
+            failures[path.stem] = error
+            print(f"{path.stem}: left out: {error}", file=sys.stderr)
+            forget(place, path.stem)
+            bands = place / "predictions" / f"{path.stem}.tif"
+            if not readable(bands):
+                bands.unlink(missing_ok=True)
+    return failures
+
+
+def readable(path: Path) -> bool:
+    """Whether every block of a band file can be decoded."""
+    try:
+        with BandFile(path) as file:
+            for top in range(0, file.height, ROWS):
+                file.rows(top, min(top + ROWS, file.height))
+    except (DataError, OSError):
+        return False
+    return True
+
+
 def finish(ensemble: Ensemble, path: Path, place: Path, cleaning: SubmitConfig, second: Path | None = None) -> None:
     """Write label image and GeoJSON (of any size) and, for what fits a screen, the overlay of one predicted image.
 
@@ -233,10 +248,11 @@ def whole_image(path: Path) -> NDArray[np.uint8]:
     Raises:
         DataError: it cannot be read.
     """
-    if path.suffix.lower() in images.SUFFIXES:
-        return images.rgb(path)
-    with slides.open(path) as slide:
-        return slide.window(0, 0, slide.height, slide.width)
+    with reading(path):
+        if path.suffix.lower() in images.SUFFIXES:
+            return images.rgb(path)
+        with slides.open(path) as slide:
+            return slide.window(0, 0, slide.height, slide.width)
 
 
 def labels_of(

@@ -19,9 +19,11 @@ from histofold.errors import ConfigError, DataError
 from histofold.files import digest, read_json, write_json
 from histofold.inference import planning
 from histofold.inference.ensemble import Ensemble
+from histofold.inference.predict import fingerprint_of
 from histofold.inference.settings import Settings
 from histofold.inference.stream import SPREAD
 from histofold.limits import Plan
+from histofold.sources import stamp_of
 from histofold.training.oof import settings_of
 from histofold.workspace import Workspace
 
@@ -84,6 +86,27 @@ class Submission:
         settings = settings_of(self.workspace.config)
         return replace(settings, spread=SPREAD.name in self.ensemble.bands, size=self.ensemble.size)
 
+    def overruled(self) -> list[str]:
+        """A line for each setting of `predict.*` that was asked for and that the ensemble decides otherwise."""
+        asked, used = settings_of(self.workspace.config), self.predictor()
+        name, lines = self.ensemble.name, []
+        if asked.size and asked.size != used.size:
+            lines.append(f"predict.size={asked.size:g} is not used: {name} was evaluated with {used.size:g}")
+        if asked.spread and not used.spread:
+            lines.append(f"predict.spread=true is not used: {name} was evaluated without it")
+        return [f"{line}; give it in training, whose out-of-fold predictions settle it" for line in lines]
+
+    def fingerprint(self) -> str:
+        """What its predictions depend on beside their input, as band files say it (`fingerprint_of`).
+
+        Raises:
+            ConfigError: a setting of the predictor is out of range.
+            DataError: the ensemble's runs and checkpoints do not fit.
+        """
+        pairs = zip(self.ensemble.checkpoints, self.ensemble.weights(), strict=True)
+        used = [(item.sha256, weight) for item, weight in pairs if weight > 0]
+        return fingerprint_of([sha for sha, _ in used], [weight for _, weight in used], self.predictor())
+
     def samples(self) -> list[Sample]:
         """What is to be predicted: the submission's ids, or every sample outside of training where there is no CSV."""
         competition = self.workspace.competition
@@ -145,9 +168,5 @@ def commit(root: Path) -> str | None:
 
 
 def fingerprint(competition: Competition, samples: list[Sample]) -> str:
-    """What identifies the input without reading it: names, sizes and times of the files."""
-    facts = []
-    for sample in samples:
-        status = competition.source(sample.sample_id).stat()
-        facts.append([sample.sample_id, sample.height, sample.width, status.st_size])
-    return digest(facts)
+    """What identifies the input, by what the files hold (of large ones: their sizes and pieces of them)."""
+    return digest([[sample.sample_id, stamp_of(competition, sample)] for sample in samples])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from histofold import given
 from histofold.competitions.base import Sample
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
@@ -15,15 +17,17 @@ from histofold.evaluation import extents
 from histofold.files import atomic
 from histofold.inference import planning
 from histofold.inference.ensemble import Ensemble
-from histofold.inference.predict import Job, fingerprint_of, predict_samples
+from histofold.inference.predict import Job, predict_samples
 from histofold.kaggle import csv, likeness, validate
 from histofold.kaggle.csv import CsvFormat
 from histofold.metrics.merged import NOTE, marked
 from histofold.parallel import each
 from histofold.sources import job, size_of
 from histofold.submission.encode import Encoded, EncodeTask, encode
+from histofold.submission.origin import require_own
 from histofold.submission.own import predict_folder
 from histofold.submission.place import Submission, now, part_of
+from histofold.submission.room import workers_for
 from histofold.workspace import Workspace
 
 
@@ -36,6 +40,8 @@ def predict(config: Config) -> None:
     """
     workspace = Workspace(config)
     submission = Submission.of(workspace)
+    for line in submission.overruled():
+        print(line)
     if config.images is not None:
         print(predict_folder(submission, Path(config.images)))
         return
@@ -47,7 +53,6 @@ def predict(config: Config) -> None:
     if not samples and workspace.shard() is None:
         raise DataError(f"{workspace.config.competition.name}: there is no test sample to predict")
     jobs = [job(workspace.competition, sample, scale, submission.predictions) for sample in samples]
-    hashes = [item.sha256 for item in submission.ensemble.checkpoints]
 
     def check_room(todo: Sequence[Job]) -> None:
         names = {job.sample_id for job in todo}
@@ -57,8 +62,7 @@ def predict(config: Config) -> None:
             sizes = [size_of(workspace.competition, sample) for sample in known]
             submission.require_room(planning.plan(sizes, scale, members, settings))
 
-    fingerprint = fingerprint_of(hashes, weights, settings)
-    outcome = predict_samples(jobs, members, weights, settings, fingerprint, check_room)
+    outcome = predict_samples(jobs, members, weights, settings, submission.fingerprint(), check_room)
     seconds = round(time.monotonic() - begun, 1)
     submission.record(predict={"started": started, "seconds": seconds, **vars(config.predict)})
     print(
@@ -71,13 +75,19 @@ def submit(config: Config) -> None:
     """Make instances, encode, write and validate `submission.csv`; score it where the truth is known; send it if asked.
 
     Raises:
-        DataError: a sample has no prediction, or the file breaks a rule of the competition.
+        DataError: a sample has no prediction of this ensemble, or the file breaks a rule of the competition.
+        ResourceError: memory or disk would not suffice, even one sample after another.
     """
     workspace = Workspace(config)
     competition = workspace.competition
     if config.submit.send and (competition.csv is None or competition.slug is None):
         raise ConfigError(
             f"submit.send=true: {competition.name} is no Kaggle competition (competition.slug is not set)"
+        )
+    if config.submit.send and config.competition.code:
+        raise ConfigError(
+            f"submit.send=true: {competition.name} is a code competition, which takes a notebook and no CSV; "
+            f"send one with `{given.again('kernel', competition.name, 'kernel.push=true')}`"
         )
     submission = Submission.of(workspace)
     samples = submission.samples()
@@ -106,10 +116,29 @@ def submit(config: Config) -> None:
 
 
 def encode_all(submission: Submission, samples: list[Sample]) -> dict[str, Encoded]:
-    """Encode every sample, in parallel.
+    """Encode every sample, in as many processes as there is memory for.
 
     Raises:
-        DataError: a sample has no prediction, or its file cannot be read any more; it is never filled silently.
+        DataError: a sample has no prediction of this ensemble and of this input, or its file cannot be read any more;
+            it is never filled silently.
+        ResourceError: memory or disk would not suffice, even one sample after another.
+    """
+    require_all(submission, samples)
+    second = submission.ensemble.second_path(submission.workspace.config.path("oof"))
+    tasks = [task_of(submission, sample, second) for sample in samples]
+    encoded: dict[str, Encoded] = {}
+    for task, result in each(encode, tasks, workers_for(submission, samples), "encode"):
+        if isinstance(result, Exception):
+            raise result
+        encoded[task.sample.sample_id] = result
+    return encoded
+
+
+def require_all(submission: Submission, samples: list[Sample]) -> None:
+    """Look whether every sample has a prediction that stands for it.
+
+    Raises:
+        DataError: says which has none, cannot be read, or was predicted by other networks or from another input.
     """
     missing = [s.sample_id for s in samples if not (submission.predictions / f"{s.sample_id}.tif").exists()]
     if missing:
@@ -118,35 +147,30 @@ def encode_all(submission: Submission, samples: list[Sample]) -> dict[str, Encod
             f"{submission.predictions}: {len(missing)} of {len(samples)} samples have no prediction ({names}); "
             f"run predict name={submission.ensemble.name}"
         )
-    competition, settings = submission.workspace.competition, submission.workspace.config.submit
+    competition = submission.workspace.competition
     broken = [sample for sample in samples if not sample.height * sample.width]
     if broken:
         raise DataError(
             f"{competition.source(broken[0].sample_id)}: cannot be read, so the size of its mask is not known "
             f"({len(broken)} of {len(samples)} samples); copy or download it again"
         )
-    images = competition.kind == "images"
-    second = submission.ensemble.second_path(submission.workspace.config.path("oof"))
-    tasks = [
-        EncodeTask(
-            competition,
-            sample,
-            submission.predictions / f"{sample.sample_id}.tif",
-            submission.labels / f"{sample.sample_id}.tif" if images else None,
-            submission.ensemble.threshold,
-            submission.ensemble.decoder(sample.stratum),
-            settings.min_area,
-            settings.max_hole,
-            second=second,
-        )
-        for sample in samples
-    ]
-    encoded: dict[str, Encoded] = {}
-    for task, result in each(encode, tasks, submission.workspace.config.evaluate.workers, "encode"):
-        if isinstance(result, Exception):
-            raise result
-        encoded[task.sample.sample_id] = result
-    return encoded
+    require_own(submission, samples)
+
+
+def task_of(submission: Submission, sample: Sample, second: Path | None) -> EncodeTask:
+    """What a process needs to encode a sample; `second` is the file of the second level, None where there is none."""
+    competition, settings = submission.workspace.competition, submission.workspace.config.submit
+    return EncodeTask(
+        competition,
+        sample,
+        submission.predictions / f"{sample.sample_id}.tif",
+        submission.labels / f"{sample.sample_id}.tif" if competition.kind == "images" else None,
+        submission.ensemble.threshold,
+        submission.ensemble.decoder(sample.stratum),
+        settings.min_area,
+        settings.max_hole,
+        second=second,
+    )
 
 
 def unlike(submission: Submission, format: CsvFormat, shapes: Mapping[str, tuple[int, int]]) -> list[str]:  # noqa: A002
@@ -183,12 +207,16 @@ def score_lines(scores: pd.DataFrame, metric: str) -> str:
 
 
 def hand_over(submission: Submission) -> None:
-    """Print the line that submits the file, or send it with `submit.send=true`."""
+    """Print the line that submits the file (of a code competition, the one that submits a notebook), or send it."""
     config, slug = submission.workspace.config, submission.workspace.competition.slug
     message = config.submit.message or title(submission.ensemble)
     assert slug is not None
+    if config.competition.code:
+        print(f"{config.competition.name} takes a notebook and no CSV; this one is for validate and for comparing:")
+        print(given.again("kernel", config.competition.name, "kernel.push=true"))
+        return
     if not config.submit.send:
-        print(f'kaggle competitions submit {slug} -f {submission.csv} -m "{message}"')
+        print(shlex.join(["kaggle", "competitions", "submit", slug, "-f", str(submission.csv), "-m", message]))
         return
     from histofold.kaggle.send import Parcel, send
 

@@ -1,0 +1,120 @@
+"""Images of one's own: which files count, where results go, and what one bad image does to the others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from histofold.config import SubmitConfig
+from histofold.errors import DataError
+from histofold.inference.bandfile import BandFileWriter
+from histofold.inference.ensemble import Ensemble
+from histofold.slides.tiff import require_whole
+from histofold.submission import own
+from histofold.submission.folder import KINDS, claim, find_images, forget, place_of
+from histofold.targets.foreground import Foreground
+
+CLEANING = SubmitConfig(send=False, message=None, min_area=0, max_hole=0)
+
+
+def ensemble() -> Ensemble:
+    values = {"competition": "custom", "name": "one", "metric": "dice", "members": (), "folds": (0,), "partial": False}
+    return Ensemble(**values, bands=("foreground",), checkpoints=(), threshold=0.5)  # type: ignore[arg-type]
+
+
+def test_hidden_files_are_no_images(tmp_path: Path) -> None:
+    for name in ("a.png", "._a.png", ".b.tif", "b.TIF", "notes.txt"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    assert [path.name for path in find_images(tmp_path)] == ["a.png", "b.TIF"]
+    (tmp_path / "a.png").unlink()
+    (tmp_path / "b.TIF").unlink()
+    with pytest.raises(DataError, match="no image there"):
+        find_images(tmp_path)
+
+
+def test_two_folders_of_one_name_have_results_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results, monday, tuesday = tmp_path / "results", tmp_path / "mon" / "scans", tmp_path / "tue" / "scans"
+    assert place_of(results, monday) == results / "scans"
+    claim(results / "scans", monday)
+    assert place_of(results, monday) == results / "scans", "once more"
+    assert capsys.readouterr().out == ""
+    second = place_of(results, tuesday)
+    assert second.parent == results
+    assert second.name.startswith("scans-")
+    assert len(second.name) == len("scans-") + 4
+    said = capsys.readouterr().out
+    assert f"{results / 'scans'}: holds the results of {monday}; those of {tuesday} go to {second.name}" in said
+    claim(second, tuesday)
+    assert place_of(results, tuesday) == second, "and keeps them"
+    # Not likely: its digits are those of a third folder, too.
+    claim(second, tmp_path / "wed" / "scans")
+    assert len(place_of(results, tuesday).name) == len("scans-") + 8
+
+
+def test_results_from_before_sources_were_written_down_are_those_of_the_name(tmp_path: Path) -> None:
+    (tmp_path / "results" / "scans" / "labels").mkdir(parents=True)
+    assert place_of(tmp_path / "results", tmp_path / "scans") == tmp_path / "results" / "scans"
+
+
+def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
+    folder = tmp_path / "Stra\udcdfe"  # Latin-1 on a disk of bytes
+    first = place_of(tmp_path, folder)
+    claim(first, folder)
+    assert place_of(tmp_path, folder) == first
+    assert place_of(tmp_path, tmp_path / "other" / folder.name) != first
+
+
+def predicted(tmp_path: Path, names: list[str]) -> tuple[list[Path], Path]:
+    """Images and their band files; gives the images and the place of results."""
+    place = tmp_path / "results"
+    paths = []
+    (tmp_path / "mine").mkdir()
+    (place / "predictions").mkdir(parents=True)
+    for seed, name in enumerate(names):
+        paths.append(tmp_path / "mine" / f"{name}.png")
+        cv2.imwrite(str(paths[-1]), np.full((300, 320, 3), 50 * seed, np.uint8))
+        codes = np.random.default_rng(seed).integers(0, 256, (1, 300, 320), dtype=np.uint8)
+        with BandFileWriter(place / "predictions" / f"{name}.tif", Foreground().bands, 300, 320) as writer:
+            writer.write_rows(0, codes)
+    return paths, place
+
+
+def results(place: Path) -> dict[str, list[str]]:
+    return {kind: sorted(path.stem for path in (place / kind).iterdir()) for kind in (*KINDS, "predictions")}
+
+
+def test_a_broken_band_file_stops_no_other_image_and_is_made_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths, place = predicted(tmp_path, ["a", "b", "c"])
+    assert own.finish_all(ensemble(), paths, place, CLEANING, None) == {}
+    whole = {kind: ["a", "b", "c"] for kind in (*KINDS, "predictions")}
+    assert results(place) == whole
+    bands = place / "predictions" / "b.tif"
+    content = bytearray(bands.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 2000] = b"\xff" * 2000
+    bands.write_bytes(content)
+    require_whole(bands)  # as long as it should be, so that only decoding tells
+    failures = own.finish_all(ensemble(), paths, place, CLEANING, None)
+    assert list(failures) == ["b"]
+    assert "broken" in str(failures["b"])
+    assert "b: left out: " in capsys.readouterr().err
+    assert results(place) == {kind: ["a", "c"] for kind in whole}, "nor does an old result of it stay"
+
+
+def test_an_image_that_is_gone_keeps_its_prediction(tmp_path: Path) -> None:
+    paths, place = predicted(tmp_path, ["a", "b"])
+    paths[0].write_bytes(b"no image")
+    assert list(own.finish_all(ensemble(), paths, place, CLEANING, None)) == ["a"]
+    assert results(place) == {**{kind: ["b"] for kind in KINDS}, "predictions": ["a", "b"]}
+
+
+def test_what_is_made_of_a_prediction_is_forgotten_by_its_name(tmp_path: Path) -> None:
+    paths, place = predicted(tmp_path, ["a", "ab"])
+    own.finish_all(ensemble(), paths, place, CLEANING, None)
+    forget(place, "a")
+    forget(place, "unknown")
+    assert results(place) == {**{kind: ["ab"] for kind in KINDS}, "predictions": ["a", "ab"]}
