@@ -91,6 +91,28 @@ def test_a_neck_that_the_crop_is_too_coarse_for_leaves_one_part_and_no_wrong_lab
     assert (truth == 4).sum() == 25
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_objects_of_a_mask_all_stay_though_they_have_one_label(seed: int) -> None:
+    instances = drawn(90, 100, seed)
+    mask = (instances > 0).astype(np.uint8)
+    image = np.zeros((90, 100, 3), np.uint8)
+    matrix = draw_crop(ALL, np.random.default_rng(seed), 90, 100, 64)
+    _, truth, valid = warp(image, mask, matrix, 64)
+    plain = cv2.warpAffine(mask, matrix, (64, 64), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+    assert plain.sum() > 100
+    assert np.array_equal(truth, plain)
+    assert valid[plain > 0].all()
+
+
+def test_parts_of_a_label_that_are_apart_in_the_truth_all_stay() -> None:
+    labels = np.zeros((80, 80), np.uint16)
+    labels[10:20, 10:20] = labels[40:46, 40:46] = 5
+    labels[60:70, 20:30] = 6
+    _, truth, valid = warp(np.zeros((80, 80, 3), np.uint8), labels, np.array([[2.0, 0, 1], [0, 2.0, 1]]), 39)
+    assert ((truth == 5).sum(), (truth == 6).sum()) == (34, 25)
+    assert valid[truth > 0].all()
+
+
 def test_what_the_crop_cuts_in_two_keeps_both_parts() -> None:
     labels = np.zeros((80, 80), np.uint16)
     labels[20:60, 20:30] = labels[20:60, 40:50] = labels[20:30, 20:50] = 7  # a horseshoe

@@ -7,6 +7,8 @@ What lies outside the image carries label 0 and weight 0. This is the only modul
 
 from __future__ import annotations
 
+from typing import Any
+
 import albumentations as A
 import cv2
 import numba
@@ -63,38 +65,58 @@ def warp(
     """Take a crop through `matrix`: image (crop, crop, 3), labels (crop, crop), and 1 where the image was real.
 
     Nearest neighbours cut necks that are thinner than a pixel of the crop; what they cut off an instance has no label
-    and counts as not real (`_drop_crumbs`). Labels keep their numbers; above 65,535 they travel as float64, the only
-    wider type that OpenCV warps exactly.
+    and counts as not real (`_drop_crumbs`). Labels keep their numbers; wider ones than 16 bits travel as float64, the
+    only wider type that OpenCV warps exactly.
     """
-    size = (crop, crop)
     linear = (cv2.INTER_NEAREST if is_exact(matrix) else cv2.INTER_LINEAR) | cv2.WARP_INVERSE_MAP
-    nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-    pixels = cv2.warpAffine(image, matrix, size, flags=linear, borderMode=cv2.BORDER_REFLECT_101)
-    carried = labels.astype(np.uint16 if labels.dtype.itemsize <= 2 else np.float64)
-    truth = cv2.warpAffine(carried, matrix, size, flags=nearest, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-    inside = np.ones(image.shape[:2], np.uint8)
-    valid = cv2.warpAffine(inside, matrix, size, flags=nearest, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
-    whole, real = np.asarray(truth).astype(np.int32), np.asarray(valid, np.uint8)
+    pixels = cv2.warpAffine(image, matrix, (crop, crop), flags=linear, borderMode=cv2.BORDER_REFLECT_101)
+    whole = _sampled(labels, matrix, crop).astype(np.int32)
+    real = _sampled(np.ones(image.shape[:2], np.uint8), matrix, crop)
     if not is_exact(matrix):
-        _drop_crumbs(whole, real)
+        _drop_crumbs(whole, real, labels, matrix)
     return np.asarray(pixels, np.uint8), whole, real
 
 
-def _drop_crumbs(labels: NDArray[np.int32], valid: NDArray[np.uint8]) -> None:
-    """Set to 0, in labels and valid (H, W), all of an instance but its largest connected part, in place.
+def _sampled(values: NDArray[np.integer], matrix: NDArray[np.float64], crop: int) -> NDArray[Any]:
+    """The nearest values (crop, crop), 0 outside of the image."""
+    nearest = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    kind = {1: np.uint8, 2: np.uint16}.get(values.dtype.itemsize, np.float64)
+    carried = values.astype(kind)
+    found = cv2.warpAffine(carried, matrix, (crop, crop), flags=nearest, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    return np.asarray(found)
 
-    What reaches the edge of the crop or of the image stays, as there an instance may truly be cut in two, unless it has
-    fewer than `CRUMB` pixels. It is tissue without a label, hence the weight 0.
+
+def _drop_crumbs(
+    labels: NDArray[np.int32], valid: NDArray[np.uint8], source: NDArray[np.integer], matrix: NDArray[np.float64]
+) -> None:
+    """Set to 0, in labels and valid (H, W), all of what is connected in the source but its largest part, in place.
+
+    A mask, whose only number is 1, has no instances: all of it stays, as do parts of a label that are apart in the
+    source as well. What
+    reaches the edge of the crop or of the image stays, as there an instance may truly be cut in two, unless it has
+    fewer than `CRUMB` pixels. A crumb is tissue without a label, hence the weight 0.
     """
-    found, owner = parts(labels)
-    order = np.argsort(owner, kind="stable")
-    if (owner[order[1:]] != owner[order[:-1]]).all():
+    _, owner = parts(labels)
+    if len(np.unique(owner)) == len(owner) or int(source.max(initial=0)) <= 1:
         return
+    found, owner = parts(_connected_before(source, matrix, len(labels)))
     areas = _areas(found, len(owner))
     order = np.lexsort((-areas, owner))
     crumb = np.zeros(len(owner), np.bool_)
-    crumb[order[1:]] = owner[order[1:]] == owner[order[:-1]]  # the same label has a larger part
+    crumb[order[1:]] = owner[order[1:]] == owner[order[:-1]]  # of the same origin there is a larger part
     _clear(labels, valid, found, crumb, areas)
+
+
+def _connected_before(source: NDArray[np.integer], matrix: NDArray[np.float64], crop: int) -> NDArray[np.int32]:
+    """Which connected part of the source's labels, as far as the crop reaches, each pixel (crop, crop) comes from."""
+    far = crop - 1
+    corners = matrix @ np.array([[0, far, 0, far], [0, 0, far, far], [1, 1, 1, 1]])
+    left, top = np.maximum(np.floor(corners.min(axis=1)).astype(int) - 1, 0)
+    right, bottom = np.maximum(np.ceil(corners.max(axis=1)).astype(int) + 2, 0)
+    numbered, _ = parts(source[top:bottom, left:right].astype(np.int32))
+    # By whole pixels, which OpenCV's fixed-point coordinates keep: the same pixels are taken as of the labels.
+    shifted = matrix - np.array([[0, 0, left], [0, 0, top]])
+    return _sampled(numbered, shifted, crop).astype(np.int32)
 
 
 @numba.njit(nogil=True, cache=True)

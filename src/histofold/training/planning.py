@@ -171,6 +171,7 @@ def try_out(config: Config, fabric: Fabric, parts: Parts, dataset: CropDataset) 
 
 def _batch(dataset: CropDataset, count: int) -> tuple[float, dict[str, torch.Tensor]]:
     """Seconds for a crop, and a batch of the first few."""
+    dataset[(0, 0)]  # the first one compiles kernels and opens files
     start = time.perf_counter()
     crops = [dataset[(0, index)] for index in range(min(LOOKED_AT, count, len(dataset)))]
     seconds = (time.perf_counter() - start) / len(crops)
