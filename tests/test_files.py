@@ -48,8 +48,20 @@ def test_leftovers_of_killed_processes_of_this_machine_go(tmp_path: Path) -> Non
     ]
     for name in (*kept, *(f".{name}.{HOST}-{pid}{TEMPORARY}" for name in ("a.txt", "b.tif") for pid in (gone, 10**30))):
         (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (0, 0))
+    young = f".c.txt.{HOST}-{gone}{TEMPORARY}"  # of a container with numbers of its own, perhaps
+    (tmp_path / young).write_text("half")
     write_text(tmp_path / "a.txt", "whole")
-    assert names(tmp_path) == sorted([*kept, "a.txt"])
+    assert names(tmp_path) == sorted([*kept, young, "a.txt"])
+
+
+def test_a_machine_that_is_short_of_memory_is_no_fault_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for free, kind in ((1 << 20, MemoryError), (1 << 40, DataError)):
+        monkeypatch.setattr("histofold.limits.available_memory", lambda free=free: free)
+        with pytest.raises(kind), reading(tmp_path / "a.tif"):
+            raise MemoryError
 
 
 def test_a_folder_that_cannot_be_listed_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import pytest
 
@@ -59,3 +60,21 @@ def test_after_a_killed_worker_the_next_call_has_others() -> None:
         with pytest.raises(ResourceError):
             list(each(killed, [1, 2, 3], 2))
         assert sorted(value for _, value in each(halved, [2, 4], 2)) == [1, 2]  # type: ignore[type-var]
+
+
+def test_a_worker_that_is_killed_while_idle_is_replaced() -> None:
+    with workers_end():
+        pids = {pid for _, pid in each(who, list(range(8)), 2)}
+        os.kill(next(pid for pid in pids if isinstance(pid, int)), signal.SIGKILL)
+        time.sleep(0.5)
+        assert len(list(each(who, [1, 2, 3], 2))) == 3
+
+
+def test_one_call_that_ends_early_leaves_another_alone() -> None:
+    with workers_end():
+        first, second = each(who, list(range(6)), 2), each(who, list(range(30)), 2)
+        next(first)
+        next(second)
+        first.close()
+        assert len(list(second)) == 29
+        assert len(list(each(who, [1, 2], 2))) == 2

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -61,8 +62,18 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+LEFT_ALONE = 24 * 3600
+"""Seconds for which another process's temporary file is left alone."""
+
+PLENTY = 1 << 30
+"""Bytes of free memory beside which a file that asks for more has wrong numbers in it."""
+
+
 def sweep(folder: Path) -> None:
-    """Delete the temporary files in `folder` of processes of this machine that are there no more."""
+    """Delete the temporary files in `folder` of processes of this machine that are there no more, a day after.
+
+    On one machine, containers may have its name and numbers of their own: what another one still writes is younger.
+    """
     mine = re.compile(rf"\..+\.{re.escape(HOST)}-([0-9]+){re.escape(TEMPORARY)}")
     try:
         paths = list(folder.iterdir())
@@ -71,9 +82,9 @@ def sweep(folder: Path) -> None:
     for path in paths:
         found = mine.fullmatch(path.name)
         if found and not _alive(int(found[1])):
-            # On a shared disk its owner may be another container of the same name, and its mode what it likes.
-            with suppress(OSError):
-                path.unlink()
+            with suppress(OSError):  # its mode may be what it likes, and another process may have been faster
+                if time.time() - path.stat().st_mtime > LEFT_ALONE:
+                    path.unlink()
 
 
 def _alive(pid: int) -> bool:
@@ -91,16 +102,20 @@ def _alive(pid: int) -> bool:
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Read the file `path` in this block: running out of memory there is a fault of that file and stops no other.
+    """Read the file `path` in this block: to ask for more memory than there is is its fault, where much is left.
 
-    The sizes in a damaged file ask for any amount.
+    The sizes in a damaged file ask for any amount. Where little is left, every file would meet the same.
 
     Raises:
-        DataError: memory ran out.
+        DataError: memory ran out though there is plenty.
     """
     try:
         yield
     except MemoryError as error:
+        from histofold.limits import available_memory  # it reads files itself
+
+        if available_memory() < PLENTY:
+            raise
         raise DataError(
             f"{path}: reading it asks for more memory than there is ({error or 'nothing more is known'}); is the file "
             "whole? Copy or download it again, or use a machine with more memory"

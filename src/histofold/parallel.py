@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,21 +71,20 @@ def each(
                 yield item, _attempt(function, item)
                 progress.update()
             return
-        pool = _pool(count, workers or cores())
-        tasks = {pool.submit(function, item): item for item in items}
-        try:
-            for task in as_completed(tasks):
-                error = task.exception()
-                if isinstance(error, BrokenProcessPool):
-                    raise ResourceError(KILLED) from error
-                if error is not None and not isinstance(error, Exception):
-                    raise error
-                yield tasks[task], error if error is not None else task.result()
-                progress.update()
-        except BaseException:
-            # Ctrl-C and generators that are closed early: what has not begun is not begun any more.
-            _drop(cancel=True)
-            raise
+        with _borrowed(count, workers or cores()) as pool:
+            tasks: dict[Future[Result], Item] = {}
+            try:
+                tasks.update((pool.submit(function, item), item) for item in items)
+                for task in as_completed(tasks):
+                    error = task.exception()
+                    if isinstance(error, BrokenProcessPool):
+                        raise error
+                    if error is not None and not isinstance(error, Exception):
+                        raise error
+                    yield tasks[task], error if error is not None else task.result()
+                    progress.update()
+            except BrokenProcessPool as error:
+                raise ResourceError(KILLED) from error
 
 
 class _Kept:
@@ -96,10 +95,28 @@ class _Kept:
     made_in: tuple[str, dict[str, str]] = ("", {})
 
 
+@contextmanager
+def _borrowed(least: int, most: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that nobody else uses meanwhile, kept for the next call unless this one ends early."""
+    pool = _pool(least, most)
+    count, made_in = _Kept.count, _Kept.made_in
+    _Kept.pool = None
+    try:
+        yield pool
+    except BaseException:
+        # Ctrl-C and generators that are closed early: what has not begun is not begun any more.
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    if _Kept.pool is None:
+        _Kept.pool, _Kept.count, _Kept.made_in = pool, count, made_in
+    else:  # of a call within this one
+        pool.shutdown()
+
+
 def _pool(least: int, most: int) -> ProcessPoolExecutor:
     """Processes, between `least` and `most` of them, with this process's folder and environment."""
     here = (str(Path.cwd()), dict(os.environ))
-    if _Kept.pool is None or not least <= _Kept.count <= most or _Kept.made_in != here:
+    if _Kept.pool is None or not least <= _Kept.count <= most or _Kept.made_in != here or _broken(_Kept.pool):
         _drop()
         context = multiprocessing.get_context("spawn")
         _Kept.pool = ProcessPoolExecutor(least, mp_context=context, initializer=single_threaded)
@@ -107,10 +124,19 @@ def _pool(least: int, most: int) -> ProcessPoolExecutor:
     return _Kept.pool
 
 
-def _drop(cancel: bool = False) -> None:
+def _broken(pool: ProcessPoolExecutor) -> bool:
+    """Whether one of its processes was killed while nothing was asked of it."""
+    try:
+        pool.submit(os.getpid).result()
+    except BrokenProcessPool:
+        return True
+    return False
+
+
+def _drop() -> None:
     pool, _Kept.pool = _Kept.pool, None
     if pool is not None:
-        pool.shutdown(wait=not cancel, cancel_futures=cancel)
+        pool.shutdown()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ GB = 1_000_000_000
 @dataclass
 class Evaluate:
     workers: int
+    tune: bool = True
 
 
 @dataclass

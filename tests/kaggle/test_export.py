@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -353,22 +354,27 @@ def test_wheels_are_installed_and_come_before_what_the_image_has(nuclei: World, 
     done = there.run()
     assert done.returncode == 0, done.stderr
     # The image has a tqdm, and a newer one; but this one was asked for.
-    assert done.stdout.split("\n")[:2] == ["installing histofold-probe tqdm", "1.0 0.1"]
+    assert done.stdout.split("\n")[:2] == ["installing histofold-probe", "installing tqdm"]
+    assert done.stdout.split("\n")[2] == "1.0 0.1"
 
 
 @pytest.mark.parametrize(
-    ("have", "brought", "asked", "installed"),
+    ("have", "brought", "asked", "tried", "fits"),
     [
-        (None, "1.4.4", False, True),
-        ("1.3.9", "1.4.4", False, True),
-        ("1.10", "1.9.1", False, False),
-        ("1.4.0", "1.4", False, False),
-        ("2.0", "1.4.4", True, True),
+        (None, "1.4.4", False, True, True),
+        ("1.3.9", "1.4.4", False, True, True),
+        ("1.10", "1.9.1", False, False, True),
+        ("1.4.0", "1.4", False, False, True),
+        ("2.0", "1.4.4", True, True, True),
+        ("1.3.9", "1.4.4", False, True, False),
+        (None, "1.4.4", False, True, False),
+        ("1.3.9", "1.4.4", True, True, False),
     ],
 )
 def test_which_wheels_win(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, have: str | None, brought: str, asked: bool, installed: bool
-) -> None:
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    have: str | None, brought: str, asked: bool, tried: bool, fits: bool,
+) -> None:  # fmt: skip
     def version(name: str) -> str:
         if have is None:
             raise start.metadata.PackageNotFoundError(name)
@@ -376,12 +382,23 @@ def test_which_wheels_win(
 
     commands: list[list[str]] = []
     monkeypatch.setattr(start.metadata, "version", version)
-    monkeypatch.setattr(start.subprocess, "run", lambda command, check: commands.append(command))
+
+    def run(command: list[str], check: bool) -> SimpleNamespace:
+        assert not check
+        commands.append(command)
+        return SimpleNamespace(returncode=0 if fits else 1)
+
+    monkeypatch.setattr(start.subprocess, "run", run)
     monkeypatch.setattr(sys, "path", ["first"])
     (tmp_path / MARKER).write_text(json.dumps({"wheels": [asdict(Wheel("rasterio", brought, asked))]}))
-    start.install(tmp_path, "scratch")
-    assert [command[-1] for command in commands] == ["rasterio"] * installed
-    assert sys.path == ["scratch", "first"] if installed else ["first"]
+    if fits or (have and not asked):
+        start.install(tmp_path, "scratch")
+        assert sys.path == (["scratch", "first"] if tried and fits else ["first"])
+        assert ("!!! rasterio: stays at the image's 1.3.9" in capsys.readouterr().out) == (not fits)
+    else:
+        with pytest.raises(SystemExit, match="rasterio: its wheel cannot be installed"):
+            start.install(tmp_path, "scratch")
+    assert [command[-1] for command in commands] == ["rasterio"] * tried
 
 
 def test_wheels_of_several_pythons_count_as_their_oldest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

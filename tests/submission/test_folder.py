@@ -49,8 +49,14 @@ def test_two_folders_of_one_name_have_results_of_their_own(tmp_path: Path, capsy
     assert f"{results / 'scans'}: holds the results of {monday}; those of {tuesday} go to {second.name}" in said
     claim(second, tuesday)
     assert place_of(results, tuesday) == second, "and keeps them"
+    with pytest.raises(DataError, match=f"another command began to write the results of {tuesday}"):
+        claim(second, tmp_path / "wed" / "scans")
+    # Machines that share the work may have the folder in different places.
+    assert place_of(results, tuesday, shared=True) == results / "scans"
+    claim(results / "scans", tuesday, shared=True)
+    assert place_of(results, monday) == results / "scans", "it stays whose it was"
     # Not likely: its digits are those of a third folder, too.
-    claim(second, tmp_path / "wed" / "scans")
+    (second / "source.txt").write_text(f"{tmp_path / 'wed' / 'scans'}\n")
     assert len(place_of(results, tuesday).name) == len("scans-") + 8
 
 

@@ -308,12 +308,15 @@ def test_a_sample_that_is_gone_leaves_the_store(kidney: FakeSlides, tmp_path: Pa
     before = Store.open(folder)
     fewer = FakeSlides(kidney.folder, ids=["alpha", "gamma"])
     first = prepare(fewer, recipe, folder, workers=1, shard=(0, 2))
-    assert "removed from the store, as there are no such samples any more: beta" in str(first)
+    assert "no such samples any more, their files stay (prepare.force=true deletes them): beta" in str(first)
     after = Store.open(folder)
     assert after.samples() == ["alpha", "gamma"]
     assert after.fingerprint != before.fingerprint
     assert json.loads((folder / "recipe.json").read_text())["samples"] == 2
     assert "nothing to do" in str(prepare(fewer, recipe, folder, workers=1))
+    assert prepare(kidney, recipe, folder, workers=1).made == 0, "another machine has them all"
+    forced = prepare(fewer, recipe, folder, workers=1, force=True)
+    assert "removed from the store, as there are no such samples any more: beta" in str(forced)
     prepare(fewer, recipe, tmp_path / "fresh", workers=1)
     assert contents(folder) == contents(tmp_path / "fresh"), "no file of it is left"
     # As it is put back, it is made again.

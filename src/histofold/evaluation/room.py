@@ -49,7 +49,7 @@ def fitting(workspace: Workspace, samples: pd.DataFrame, runs: int, scale: float
     room = limits.of(config.limits, workspace.oof, held)
     asked = max(1, min(config.evaluate.workers or parallel.cores(), len(samples)))
     kind, pixels = kind_of(workspace), [int(size) for size in samples["height"] * samples["width"]]
-    plans = {count: plan(kind, pixels, runs, count, held, scale) for count in range(asked, 0, -1)}
+    plans = {count: plan(kind, pixels, runs, count, held, scale, config.evaluate.tune) for count in range(asked, 0, -1)}
     count = next((count for count, found in plans.items() if found.peak_memory <= room.memory), 1)
     plans[count].check(room)
     if count < asked:
@@ -65,7 +65,9 @@ def kind_of(workspace: Workspace) -> str:
     return "mask" if workspace.competition.kind == "images" else "streamed"
 
 
-def plan(kind: str, pixels: Sequence[int], runs: int, workers: int, held: int, scale: float = 1.0) -> Plan:
+def plan(
+    kind: str, pixels: Sequence[int], runs: int, workers: int, held: int, scale: float = 1.0, tune: bool = True
+) -> Plan:
     """Estimate what tuning and scoring needs.
 
     Args:
@@ -75,8 +77,9 @@ def plan(kind: str, pixels: Sequence[int], runs: int, workers: int, held: int, s
         workers: processes; one is this process itself.
         held: bytes that this process has already.
         scale: of the predictions, full-size pixels a side of one of theirs.
+        tune: whether settings are tuned, or the given ones scored only.
     """
-    instances = kind == "instances"
+    instances = kind == "instances" and tune
     # The largest ones may well meet: whoever is done takes the next.
     tuned = (TUNED if instances else 0) + (0 if kind == "streamed" else 4 * runs)
     each = max(EACH[kind], tuned / scale**2)

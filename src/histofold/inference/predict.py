@@ -164,7 +164,9 @@ def predict_samples(
     if todo and before is not None:
         before(todo)
     for job in todo:
-        job.out.unlink(missing_ok=True)
+        # What cannot be read at the moment, of a disk that is not there, may be what it was: `submit` asks again.
+        if job.stamp or not _made_alike(job.out, fingerprint):
+            job.out.unlink(missing_ok=True)
     meter: tqdm[Any] = bar(total=sum(job.pixels for job in todo), text="predict", unit="px")
     meter.unit_scale = True  # megapixels
     with meter as progress:
@@ -192,6 +194,15 @@ def is_done(path: Path, fingerprint: str) -> bool:
             return file.fingerprint == fingerprint
     except (DataError, OSError):
         return False
+
+
+def _made_alike(path: Path, fingerprint: str) -> bool:
+    """Whether a whole band file is there that these networks and settings made, of whatever input."""
+    try:
+        found = origin(path) if path.exists() else None
+    except (DataError, OSError):
+        return False
+    return found is not None and f"{found.members}-{found.settings}" == fingerprint
 
 
 class Origin(NamedTuple):

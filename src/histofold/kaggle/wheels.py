@@ -47,6 +47,7 @@ def gather(wanted: Sequence[str], folder: Path, pythons: Sequence[str], asked: b
 
 def _gathered(item: str, folder: Path, pythons: Sequence[str], asked: bool) -> Wheel:
     folder.mkdir(parents=True, exist_ok=True)
+    item = item.strip()
     if item.endswith(".whl"):
         path = Path(item).expanduser()
         if not path.is_file():
@@ -60,7 +61,10 @@ def _gathered(item: str, folder: Path, pythons: Sequence[str], asked: bool) -> W
         _fetch(item, folder, python)
     name = _canonical(re.split(r"[^\w.-]", item, maxsplit=1)[0])
     found = [path.name.split("-")[:2] for path in folder.glob("*.whl")]
-    return Wheel(name, min((version for one, version in found if _canonical(one) == name), key=release), asked)
+    versions = [version for one, version in found if _canonical(one) == name]
+    if not versions:
+        raise ConfigError(f"kernel.wheels: {item}: pip gave no wheel called {name}; expected NAME or NAME==VERSION")
+    return Wheel(name, min(versions, key=release), asked)
 
 
 def _canonical(name: str) -> str:

@@ -33,15 +33,23 @@ def find_export(inputs: Path, dataset: str, stamp: str) -> Path:
 def install(export: Path, scratch: str) -> None:
     """Install wheels into a folder of their own, which comes before the image's packages, without a network.
 
-    Those that the user listed always, the others where the image has none or an older one.
+    Those that the user listed always, the others where the image has none or an older one; that one stays where there
+    is no wheel for this Python.
     """
     wheels = json.loads((export / MARKER).read_text())["wheels"]
-    wanted = [wheel["name"] for wheel in wheels if wheel["asked"] or lacks(wheel["name"], wheel["version"])]
-    if wanted:
-        print("installing", *wanted, flush=True)
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", scratch]
-        subprocess.run([*command, "--find-links", str(export / "wheels"), *wanted], check=True)
-        sys.path.insert(0, scratch)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", scratch]
+    for wheel in wheels:
+        name = wheel["name"]
+        if not wheel["asked"] and not lacks(name, wheel["version"]):
+            continue
+        print("installing", name, flush=True)
+        done = subprocess.run([*command, "--find-links", str(export / "wheels"), name], check=False)
+        if done.returncode and (wheel["asked"] or lacks(name, "0")):
+            raise SystemExit(f"{name}: its wheel cannot be installed; export for Python {sys.version.split()[0]}")
+        if done.returncode:
+            print(f"!!! {name}: stays at the image's {metadata.version(name)}", flush=True)
+        elif scratch not in sys.path:
+            sys.path.insert(0, scratch)
 
 
 def lacks(name: str, version: str) -> bool:

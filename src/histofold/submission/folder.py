@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from histofold.errors import DataError
-from histofold.files import atomic, digest
+from histofold.files import digest
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 """Endings of what is always read whole."""
@@ -36,14 +37,17 @@ def find_images(folder: Path) -> list[Path]:
     return paths
 
 
-def place_of(results: Path, folder: Path) -> Path:
+def place_of(results: Path, folder: Path, shared: bool = False) -> Path:
     """Where the results of a folder of images go: `<its name>`, or `<its name>-<digest>` where another one has that.
 
     Args:
         results: the folder of all such results.
         folder: of the images.
+        shared: with other machines (`shard=`), which may have the same folder elsewhere: always `<its name>`.
     """
     source = folder.resolve()
+    if shared:
+        return results / source.name
     full = digest(str(source))
     names = (source.name, *(f"{source.name}-{full[:digits]}" for digits in (4, 8)))
     free = (results / name for name in names if _owner(results / name) in ("", str(source)))
@@ -60,10 +64,23 @@ def _owner(place: Path) -> str:
     return os.fsdecode(path.read_bytes()).removesuffix("\n") if path.is_file() else ""
 
 
-def claim(place: Path, folder: Path) -> None:
-    """Write down whose results are there. As bytes: what a disk calls a folder need not be UTF-8."""
-    with atomic(place / SOURCE) as temporary:
-        temporary.write_bytes(os.fsencode(folder.resolve()) + b"\n")
+def claim(place: Path, folder: Path, shared: bool = False) -> None:
+    """Write down whose results are there. As bytes: what a disk calls a folder need not be UTF-8.
+
+    Args:
+        place: of the results.
+        folder: of the images.
+        shared: see `place_of`.
+
+    Raises:
+        DataError: another command with a folder of this name was faster.
+    """
+    place.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError), (place / SOURCE).open("xb") as stream:
+        stream.write(os.fsencode(folder.resolve()) + b"\n")
+    owner = _owner(place)
+    if not shared and owner not in ("", str(folder.resolve())):
+        raise DataError(f"{place}: another command began to write the results of {owner} there; give this one again")
 
 
 def forget(place: Path, name: str) -> None:

@@ -60,7 +60,8 @@ def predict_folder(submission: Submission, folder: Path) -> str:
         ResourceError: memory, disk or time would not suffice for what is still to do; nothing was written.
     """
     paths = part_of(find_images(folder), submission.workspace.shard())
-    place = place_of(submission.folder / "images", folder)
+    shared = submission.workspace.shard() is not None
+    place = place_of(submission.folder / "images", folder, shared)
     config = submission.workspace.config
     settings = submission.predictor()
     members, weights = submission.ensemble.load_members(config.path("oof"), settings.torch_device())
@@ -73,7 +74,7 @@ def predict_folder(submission: Submission, folder: Path) -> str:
         if sizes:
             plan = planning.plan(sizes, scale, members, settings)
             submission.require_room(with_labels(plan, sizes, submission.ensemble.instances is not None))
-        claim(place, folder)
+        claim(place, folder, shared)
         for job in todo:
             forget(place, job.sample_id)
 

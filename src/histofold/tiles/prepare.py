@@ -116,7 +116,8 @@ def prepare(
     gone: list[str] = []
     if not report.others:
         _write_table(folder, recipe, [found[sample_id] for sample_id in everyone], bool(todo))
-        gone = records.remove_strangers(folder, set(everyone))
+        # Without being asked nothing goes: another machine may see samples that are not copied to this one yet.
+        gone = records.strangers(folder, set(everyone), remove=force)
     report.note = _note(todo, work.states, force, gone)
     mine = [found[sample_id] for sample_id in chosen]
     report.tiles = sum(len(record.rows) for record in mine)
@@ -128,11 +129,13 @@ def prepare(
 
 
 def _note(todo: Sequence[str], states: dict[str, str], force: bool, gone: Sequence[str]) -> str:
-    removed = [f"removed from the store, as there are no such samples any more: {_few(gone)}"] if gone else []
     if force:
+        removed = [f"removed from the store, as there are no such samples any more: {_few(gone)}"] if gone else []
         return "; ".join(["made anew as asked (prepare.force)", *removed])
-    if not todo and not gone:
-        return "nothing to do, inputs and settings are as before"
+    removed = [f"no such samples any more, their files stay (prepare.force=true deletes them): {_few(gone)}"]
+    removed = removed if gone else []
+    if not todo:
+        return "; ".join(["nothing to do, inputs and settings are as before", *removed])
     reasons = [states[sample_id] for sample_id in todo]
     parts = removed
     if "settings" in reasons:

@@ -57,25 +57,31 @@ def read_record(folder: Path, sample_id: str) -> Record | None:
         return None
 
 
-def remove_strangers(folder: Path, everyone: Collection[str]) -> list[str]:
-    """Delete records and arrays in the store at `folder` of samples that it should not hold; gives their ids, sorted.
+def strangers(folder: Path, everyone: Collection[str], remove: bool) -> list[str]:
+    """Ids, sorted, of samples that the store at `folder` has records or arrays of and should not hold.
 
     Args:
         folder: of the store.
         everyone: ids of all samples that belong there.
+        remove: delete what there is of them.
     """
     found: set[str] = set()
     for pattern in ("records/*.json", "pixels/*.npy", "masks/*.npy"):
         for path in folder.glob(pattern):
             if path.stem not in everyone:
-                path.unlink()
                 found.add(path.stem)
+                if remove:
+                    path.unlink()
     return sorted(found)
 
 
+READER = 2
+"""Raised when the same file gives other pixels than before, so that stores are made anew: 2 knows 12 bits and tags."""
+
+
 def settings_digest(recipe: Recipe) -> str:
-    """Digest of everything in the settings that changes pixels."""
-    return files.digest({"version": VERSION, **recipe.to_dict()})
+    """Digest of everything in the settings that changes pixels, and of how files are read."""
+    return files.digest({"version": VERSION, "reader": READER, **recipe.to_dict()})
 
 
 def input_files(competition: Competition, sample_id: str) -> list[Path]:

@@ -221,12 +221,16 @@ def enough_values(settings: TrainConfig) -> Iterator[None]:
 
 
 def _gradient_norm(fabric: Fabric, model: Any, optimizer: Any, parts: Parts, settings: TrainConfig) -> float:
-    """Clip the gradients where that is asked for; gives their norm before."""
+    """Clip the gradients where that is asked for; gives their norm before, 0 where only the norm itself overflows."""
     if settings.clip > 0:
-        norm = fabric.clip_gradients(model, optimizer, max_norm=settings.clip, error_if_nonfinite=False)
+        norm = float(fabric.clip_gradients(model, optimizer, max_norm=settings.clip, error_if_nonfinite=False))
     else:
-        norm = nn.utils.get_total_norm([one.grad for one in parts.model.parameters() if one.grad is not None])
-    return float(norm)
+        norm = float(nn.utils.get_total_norm([one.grad for one in parts.model.parameters() if one.grad is not None]))
+    if math.isinf(norm):
+        # Clipping has made them 0 then (or NaN, where one was infinite): such a step does no harm.
+        clipped = (one.grad for one in parts.model.parameters() if one.grad is not None)
+        return 0.0 if all(bool(grad.isfinite().all()) for grad in clipped) else norm
+    return norm
 
 
 def _require_finite(name: str, value: float, progress: Progress) -> None:

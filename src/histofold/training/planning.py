@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -28,7 +29,7 @@ from histofold.inference.planning import SampleSize
 from histofold.limits import Plan
 from histofold.options import OptimizerOptions
 from histofold.sources import size_of
-from histofold.tiles.dataset import CropDataset
+from histofold.tiles.dataset import KEPT, CropDataset
 from histofold.training.device import scaled
 from histofold.training.loop import Parts, steps_per_epoch
 from histofold.training.oof import settings_of
@@ -127,7 +128,8 @@ def plan(
     # A checkpoint is written beside the one before it.
     whole = 2 * state_bytes(parts.model) + step.optimizer
     disk = whole * (1 if last.exists() else 2) + state_bytes(parts.model) + prediction.disk
-    peak = max(step.peak + settings.workers * LOADER_BYTES, prediction.peak_memory + step.kept)
+    loaders = settings.workers * (LOADER_BYTES + (KEPT if dataset.preprocess.enhances else 0))
+    peak = loaders + max(step.peak, prediction.peak_memory + step.kept)
     gpu = max(step.gpu, prediction.gpu)
     seconds += rounds * prediction.seconds / fabric.world_size
     return Plan("train", local_ranks(fabric) * peak, int(disk), seconds, dict(ADVICE), gpu)
@@ -170,12 +172,15 @@ def try_out(config: Config, fabric: Fabric, parts: Parts, dataset: CropDataset) 
 
 
 def _batch(dataset: CropDataset, count: int) -> tuple[float, dict[str, torch.Tensor]]:
-    """Seconds for a crop, and a batch of the first few."""
+    """Seconds for a crop, in the median, and a batch of the first few."""
     dataset[(0, 0)]  # the first one compiles kernels and opens files
-    start = time.perf_counter()
-    crops = [dataset[(0, index)] for index in range(min(LOOKED_AT, count, len(dataset)))]
-    seconds = (time.perf_counter() - start) / len(crops)
-    return seconds, default_collate(list(islice(cycle(crops), count)))
+    crops, seconds = [], []
+    for index in range(min(LOOKED_AT, count, len(dataset))):
+        start = time.perf_counter()
+        crops.append(dataset[(0, index)])
+        seconds.append(time.perf_counter() - start)
+    # What one of them compiles for all that follow is no part of it.
+    return statistics.median(seconds), default_collate(list(islice(cycle(crops), count)))
 
 
 def _step(
