@@ -418,6 +418,7 @@ def test_short_time_means_fewer_views(nuclei: World, machine: Any) -> None:
         -1,
         "sys.path.insert(0, str(next(Path(os.environ['HISTOFOLD_INPUT']).rglob('package'))))\n"
         "sys.dont_write_bytecode = True\n"
+        "os.environ['NUMBA_CACHE_DIR'] = tempfile.mkdtemp()\n"
         "from histofold.offline.speed import Speed\n"
         "Speed.seconds = lambda self, sample, views: {'flips': 1e9, 'none': 1e-9}[views]",
     )
