@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -218,3 +219,22 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def processes(asked: int, plan: Callable[[int], Plan], room: Limits) -> int:
+    """How many of `asked` processes there is memory for, one at least; prints the plan, and says so where it is fewer.
+
+    Args:
+        asked: processes that are wanted.
+        plan: processes → what they need.
+        room: what there is.
+
+    Raises:
+        ResourceError: not even one fits.
+    """
+    plans = {count: plan(count) for count in range(asked, 0, -1)}
+    count = next((count for count, found in plans.items() if found.peak_memory <= room.memory), 1)
+    plans[count].check(room)
+    if count < asked:
+        print(f"{plans[count].step}: {count} of {asked} processes, as there is no memory for more")
+    return count

@@ -163,3 +163,16 @@ def test_a_checkpoint_keeps_what_the_start_had_seen(tmp_path: Path) -> None:
     run.last.write_bytes(b"no checkpoint")
     with pytest.raises(HistofoldError, match="cannot go on from it"):
         foreign(run.last)
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1e20, 0.0), (float("inf"), float("inf")), (3.0, 6.0)])
+def test_a_norm_that_overflows_is_no_gradient_that_is_not_finite(value: float, expected: float) -> None:
+    from types import SimpleNamespace
+    from typing import Any, cast
+
+    from histofold.training.loop import _gradient_norm
+
+    model = torch.nn.Linear(4, 1, bias=False)
+    model.weight.grad = torch.full((1, 4), value)
+    settings, parts = SimpleNamespace(clip=0), SimpleNamespace(model=model)
+    assert _gradient_norm(cast(Any, None), model, None, cast(Any, parts), cast(Any, settings)) == expected

@@ -49,13 +49,9 @@ def fitting(workspace: Workspace, samples: pd.DataFrame, runs: int, scale: float
     room = limits.of(config.limits, workspace.oof, held)
     asked = max(1, min(config.evaluate.workers or parallel.cores(), len(samples)))
     kind, pixels = kind_of(workspace), [int(size) for size in samples["height"] * samples["width"]]
-    plans = {count: plan(kind, pixels, runs, count, held, scale, config.evaluate.tune) for count in range(asked, 0, -1)}
-    count = next((count for count, found in plans.items() if found.peak_memory <= room.memory), 1)
-    plans[count].check(room)
-    if count < asked:
-        print(f"evaluate: {count} of {asked} processes, as there is no memory for more")
-        return replace(config, evaluate=replace(config.evaluate, workers=count))
-    return config
+    tune = config.evaluate.tune
+    count = limits.processes(asked, lambda count: plan(kind, pixels, runs, count, held, scale, tune), room)
+    return replace(config, evaluate=replace(config.evaluate, workers=count)) if count < asked else config
 
 
 def kind_of(workspace: Workspace) -> str:

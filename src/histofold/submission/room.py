@@ -37,12 +37,7 @@ def workers_for(submission: Submission, samples: Sequence[Sample]) -> int:
     room = limits.of(config.limits, submission.folder, held)
     asked = max(1, min(config.evaluate.workers or parallel.cores(), len(samples)))
     kind, pixels = kind_of(submission), [sample.height * sample.width for sample in samples]
-    plans = {count: plan(kind, pixels, count, held) for count in range(asked, 0, -1)}
-    count = next((count for count, found in plans.items() if found.peak_memory <= room.memory), 1)
-    plans[count].check(room)
-    if count < asked:
-        print(f"submit: {count} of {asked} processes, as there is no memory for more")
-    return count
+    return limits.processes(asked, lambda count: plan(kind, pixels, count, held), room)
 
 
 def kind_of(submission: Submission) -> str:

@@ -227,7 +227,7 @@ def _gradient_norm(fabric: Fabric, model: Any, optimizer: Any, parts: Parts, set
     else:
         norm = float(nn.utils.get_total_norm([one.grad for one in parts.model.parameters() if one.grad is not None]))
     if math.isinf(norm):
-        # Clipping has made them 0 then (or NaN, where one was infinite): such a step does no harm.
+        # Where they are clipped, they are 0 by now, or NaN where one was infinite: such a step does no harm.
         clipped = (one.grad for one in parts.model.parameters() if one.grad is not None)
         return 0.0 if all(bool(grad.isfinite().all()) for grad in clipped) else norm
     return norm
