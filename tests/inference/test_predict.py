@@ -124,6 +124,22 @@ def test_what_other_networks_made_is_gone_where_a_sample_fails_or_is_not_reached
     assert predict_samples(jobs[3:], [member], None, CHOSEN, "one").kept == ("s3",)
 
 
+def test_what_cannot_be_read_at_the_moment_keeps_what_the_same_networks_made(kit: Any, tmp_path: Path) -> None:
+    """A share that is not mounted: its stamp is not known, its prediction most likely right."""
+    member, one, two = kit.member(kit.WideNet()), *(fingerprint_of([name], [1], CHOSEN) for name in ("one", "two"))
+    jobs = [replace(job, stamp="beef") for job in jobs_for(kit, tmp_path, 1)]
+    predict_samples(jobs, [member], None, CHOSEN, one)
+
+    def away() -> ArraySource:
+        raise OSError("stale file handle")
+
+    unread = [replace(jobs[0], stamp="", open=away)]
+    assert predict_samples(unread, [member], None, CHOSEN, one).failures
+    assert predict_samples(jobs, [member], None, CHOSEN, one).kept == ("s0",)
+    assert predict_samples(unread, [member], None, CHOSEN, two).failures
+    assert not jobs[0].out.exists(), "that of other networks goes"
+
+
 def test_a_refusal_leaves_what_is_there(kit: Any, tmp_path: Path) -> None:
     member, jobs = kit.member(kit.WideNet()), jobs_for(kit, tmp_path, 1)
     predict_samples(jobs, [member], None, CHOSEN, "one")

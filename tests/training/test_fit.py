@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from histofold.config import TrainConfig
 from histofold.errors import ConfigError, HistofoldError
 from histofold.options import OptimizerOptions
 from histofold.preprocess import Preprocess
-from histofold.training.loop import Parts, fit
+from histofold.training.loop import Parts, _gradient_norm, fit
 from histofold.training.optim import build_optimizer, build_schedule
 from histofold.training.state import Progress, foreign
 
@@ -167,11 +168,6 @@ def test_a_checkpoint_keeps_what_the_start_had_seen(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("value", "expected"), [(1e20, 0.0), (float("inf"), float("inf")), (3.0, 6.0)])
 def test_a_norm_that_overflows_is_no_gradient_that_is_not_finite(value: float, expected: float) -> None:
-    from types import SimpleNamespace
-    from typing import Any, cast
-
-    from histofold.training.loop import _gradient_norm
-
     model = torch.nn.Linear(4, 1, bias=False)
     model.weight.grad = torch.full((1, 4), value)
     settings, parts = SimpleNamespace(clip=0), SimpleNamespace(model=model)
