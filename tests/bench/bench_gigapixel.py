@@ -2,11 +2,13 @@
 
     python tests/bench/bench_gigapixel.py            # 44,066 × 31,299 px: half an hour on two cores, 10 GB of disk
     python tests/bench/bench_gigapixel.py --small    # an eighth of each side: two minutes, to see that it runs
+    python tests/bench/bench_gigapixel.py --folder GIGA --only prepare    # a verb by itself, in the order of the verbs
 
 Two slides of the HuBMAP kidney competition in their true sizes, drawn as PAS-like tissue under their true masks where
 `HISTOFOLD_DATA` has them (under drawn ones elsewhere), in Kaggle's layout. A U-Net/ResNet-18 is trained for a few
 minutes on the larger slide and scored out of fold on the smaller one; then the larger slide, under another name, is the
-test set. Everything goes through the command line, as a user would do it. Peak memory is that of the verb's process.
+test set. Everything goes through the command line, as a user would do it. Peak memory is that of the verb's process and
+of those that it starts, together.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import process_memory
 import rasterio
 from numpy.typing import NDArray
 from rasterio.windows import Window
@@ -34,6 +37,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZES = {"2f6ecfcdf": (31_278, 25_794), "8242609fa": (31_299, 44_066)}
 LARGE, TEST = "8242609fa", "0000test1"
 BAND = 1024
+VERBS = ("prepare", "train", "evaluate", "predict", "submit")
+SAMPLE = 0.1
+"""Seconds from one look at the memory to the next; each costs some milliseconds for a gigabyte."""
 
 Pixels = NDArray[np.uint8]
 
@@ -142,34 +148,35 @@ def make_competition(folder: Path, truth: dict[str, RunMask]) -> None:
 
 
 def run(verb: str, arguments: Sequence[str], log: Path) -> tuple[float, float]:
-    """Seconds and peak memory (GB) of one verb in a process of its own.
+    """Seconds and peak memory (GB) of one verb.
 
     Raises:
         SystemExit: the verb failed; its last lines are shown.
     """
+    return watch(verb, [sys.executable, "-m", "histofold", verb, *arguments], log)
+
+
+def watch(name: str, command: Sequence[str], log: Path) -> tuple[float, float]:
+    """Seconds and peak memory (GB) of a command with all processes that it starts.
+
+    Memory is looked at several times a second. The command's own peak is the least that is told, however short it was:
+    Linux remembers it.
+
+    Raises:
+        SystemExit: it failed; its last lines are shown.
+    """
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     start = time.perf_counter()
     with log.open("wb") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "histofold", verb, *arguments], stdout=stream, stderr=stream, env=environment
-        )
-        peak = 0.0
+        process = subprocess.Popen(command, stdout=stream, stderr=stream, env=environment)
+        peak = 0
         while process.poll() is None:
-            peak = max(peak, resident(process.pid))
-            time.sleep(0.05)
+            peak = max(peak, process_memory.in_use(process.pid), process_memory.peak_of(process.pid))
+            time.sleep(SAMPLE)
     seconds = time.perf_counter() - start
     if process.returncode:
-        sys.exit(f"{verb} failed:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:]))
-    return seconds, peak
-
-
-def resident(process: int) -> float:
-    """Largest resident memory of a process so far, GB; what wait4 tells holds its parent's, too."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024**2 for line in lines if line.startswith("VmHWM")), 0.0)
+        sys.exit(f"{name} failed:\n" + "\n".join(log.read_text(errors="replace").splitlines()[-15:]))
+    return seconds, peak / 2**30
 
 
 def settings(folder: Path, small: bool) -> list[str]:
@@ -185,11 +192,12 @@ def main() -> int:
     parser.add_argument("--small", action="store_true", help="an eighth of each side")
     parser.add_argument("--folder", type=Path, default=None, help="kept afterwards, and not drawn again")
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--only", nargs="+", choices=VERBS, default=VERBS, help="verbs, those before done in --folder")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="gigapixel-") as temporary:
         folder = options.folder or Path(temporary)
         make(folder, options.small)
-        report(folder, measure(folder, settings(folder, options.small), options.epochs))
+        report(folder, measure(folder, settings(folder, options.small), options.epochs, options.only))
     return 0
 
 
@@ -205,22 +213,26 @@ def make(folder: Path, small: bool) -> None:
     print(f"slides of {sides} px, {origin}, {size:.1f} GB, drawn in {time.perf_counter() - start:.0f} s", flush=True)
 
 
-def measure(folder: Path, common: list[str], epochs: int) -> list[tuple[str, float, float]]:
-    """Verb, seconds and peak memory (GB) of the whole way: the smaller slide is held out of the training."""
-    rows = [("prepare", *run("prepare", common, folder / "prepare.log"))]
-    held_out = fold_of(folder, "2f6ecfcdf")
-    train = ["model=smp", "run=giga", f"fold={held_out}", f"train.epochs={epochs}",
-             "train.samples_per_epoch=400", "train.validate_every=0"]  # fmt: skip
-    steps = {
-        "train": train,
-        "evaluate": ["runs=[giga]", f"folds=[{held_out}]", "name=giga"],
-        "predict": ["name=giga"],
-        "submit": ["name=giga"],
-    }
-    for verb, extra in steps.items():
-        rows.append((verb, *run(verb, [*common, *extra], folder / f"{verb}.log")))
-        print(f"{verb}: {rows[-1][1]:.0f} s", flush=True)
+def measure(folder: Path, common: list[str], epochs: int, verbs: Sequence[str]) -> list[tuple[str, float, float]]:
+    """Verb, seconds and peak memory (GB) of each verb."""
+    rows = []
+    for verb in verbs:
+        seconds, peak = run(verb, [*common, *own_settings(verb, folder, epochs)], folder / f"{verb}.log")
+        rows.append((verb, seconds, peak))
+        print(f"{verb}: {seconds:.0f} s, {peak:.2f} GB", flush=True)
     return rows
+
+
+def own_settings(verb: str, folder: Path, epochs: int) -> list[str]:
+    """What a verb is called with beside what all are; the smaller slide is held out of the training."""
+    if verb == "prepare":
+        return []
+    held_out = fold_of(folder, "2f6ecfcdf")
+    return {
+        "train": ["model=smp", "run=giga", f"fold={held_out}", f"train.epochs={epochs}",
+                  "train.samples_per_epoch=400", "train.validate_every=0"],
+        "evaluate": ["runs=[giga]", f"folds=[{held_out}]", "name=giga"],
+    }.get(verb, ["name=giga"])  # fmt: skip
 
 
 def report(folder: Path, rows: list[tuple[str, float, float]]) -> None:
