@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from histofold.tiles.augment import AugmentOptions, ColourAugment, draw_crop, is_exact, warp
+from histofold import targets
+from histofold.tiles.augment import AugmentOptions, ColourAugment, _sampled, beyond, draw_crop, is_exact, warp
 
 STRONG = AugmentOptions(rotate=180, scale=(0.5, 2.0), shear=10)
 
@@ -52,9 +53,10 @@ def test_labels_follow_the_image_and_padding_carries_none(seed: int, height: int
     assert set(np.unique(truth)) <= set(np.unique(labels))
     assert not truth[valid == 0].any()
     # Away from edges, where interpolation blends, the red channel says exactly where labels are.
-    inner = (valid > 0) & ((pixels[..., 0] == 0) | (pixels[..., 0] == 255))
-    agree = (truth > 0) == (pixels[..., 0] == 255)
-    assert agree[inner].mean() > 0.97 if inner.any() else True
+    pure = (pixels[..., 0] == 0) | (pixels[..., 0] == 255)
+    agree = (truth + beyond(labels, matrix, crop) > 0) == (pixels[..., 0] == 255)
+    for where in (pure & (valid > 0), pure & (valid == 0)):
+        assert agree[where].mean() > 0.97 if where.sum() > 100 else True
 
 
 def test_corners_are_mirrored_tissue_and_not_the_opposite_side() -> None:
@@ -72,6 +74,63 @@ def test_more_than_65535_labels_survive() -> None:
     matrix = draw_crop(AugmentOptions(flip=0, quarter=False), np.random.default_rng(0), 300, 300, 300)
     _, truth, _ = warp(np.zeros((300, 300, 3), np.uint8), labels, matrix, 300)
     assert np.array_equal(truth, labels)
+
+
+def test_labels_of_every_width_come_from_the_same_pixels() -> None:
+    places = np.mgrid[:250, :250] + 1
+    for seed in range(50):
+        matrix = draw_crop(STRONG, np.random.default_rng(seed), 250, 250, 128)
+        for place in places:
+            narrow, middle, wide = (_sampled(place.astype(kind), matrix, 128) for kind in ("uint8", "uint16", "uint32"))
+            assert np.array_equal(narrow, middle)
+            assert np.array_equal(middle, wide)
+            far = _sampled((place * 300_007).astype(np.uint32), matrix, 128)
+            assert np.array_equal(far, wide * np.uint32(300_007)), "more than 16 bits"
+        # What warp gives are these pixels, but on a tie, and `valid` comes from the same ones.
+        image, down = np.zeros((250, 250, 3), np.uint8), places[0].astype(np.uint16)
+        _, rows, valid = warp(image, down, matrix, 128, instances=False)
+        exact = matrix[1] @ np.stack([*np.mgrid[:128, :128][::-1].reshape(2, -1), np.ones(128 * 128)])
+        assert (np.abs(rows.ravel() - 1 - exact) <= 0.51)[rows.ravel() > 0].all()
+        assert np.array_equal(rows > 0, valid > 0)
+
+
+def test_a_crop_beside_the_image_holds_nothing_real() -> None:
+    matrix = np.array([[1.1, 0.0, 500.0], [0.0, 1.1, -700.0]])
+    _, truth, valid = warp(np.zeros((40, 50, 3), np.uint8), np.ones((40, 50), np.uint8), matrix, 32)
+    assert not truth.any()
+    assert not valid.any()
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(-90, 90), st.integers(-90, 90))
+def test_mirrored_labels_lie_where_mirrored_pixels_do(height: int, width: int, y: int, x: int) -> None:
+    labels = np.arange(height * width, dtype=np.uint32).reshape(height, width)
+    image = np.stack([labels & 0xFF, labels >> 8, labels * 0], axis=-1).astype(np.uint8)
+    for turn in (np.eye(2), np.array([[0.0, -1.0], [1.0, 0.0]]), np.diag([-1.0, 1.0])):
+        matrix = np.column_stack([turn, [x, y]])
+        pixels, truth, _ = warp(image, labels, matrix, 48)
+        truth += beyond(labels, matrix, 48)
+        assert np.array_equal(pixels[..., 0] + 256 * pixels[..., 1].astype(np.int32), truth)
+
+
+@pytest.mark.parametrize("name", ["foreground", "ternary", "border", "distance", "border_distance", "flow"])
+def test_the_truth_at_the_edge_of_the_image_does_not_depend_on_the_crop(name: str) -> None:
+    # A nucleus that the image's edge cuts was outlined there where the crop went on, and was not where it ended, too.
+    y, x = np.mgrid[:64, :96]
+    labels = (((y - 32) ** 2 + (x - 94) ** 2) < 20**2).astype(np.uint16)
+    image = np.zeros((64, 96, 3), np.uint8)
+    target = targets.build(name)
+    truth = []
+    for left in (32, 48):
+        matrix = np.array([[1.0, 0.0, left], [0.0, 1.0, 0.0]])
+        _, found, _ = warp(image, labels, matrix, 64)
+        at = np.asarray(target.encode(found + beyond(labels, matrix, 64)))
+        truth.append(at[..., 16 : 96 - left] if left == 32 else at[..., : 96 - left])
+    # Vectors to the centre are of what the crop shows of a nucleus, and it shows more of it.
+    if name == "flow":
+        assert np.array_equal(truth[0][..., 0, :, :] > 0, truth[1][..., 0, :, :] > 0)
+    else:
+        np.testing.assert_allclose(truth[0], truth[1], atol=1e-6)
 
 
 def test_colour_is_a_function_of_the_seed() -> None:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from histofold import losses, targets
 from histofold.preprocess import Preprocess
-from histofold.tiles.augment import AugmentOptions
+from histofold.tiles.augment import AugmentOptions, warp
 from histofold.tiles.dataset import CropDataset
 from histofold.tiles.sampler import EpochSampler
 from histofold.tiles.store import COLUMNS, VERSION, Store
@@ -73,9 +73,9 @@ def test_truth_lies_on_the_pixels_and_padding_weighs_nothing(tmp_path: Path) -> 
         assert example["image"].shape == (3, 64, 64)
         assert example["image"].dtype == torch.uint8
         red, truth, weight = example["image"][0], example["truth"][0], example["weight"][0]
-        sure = ((red == 0) | (red == 255)) & (weight > 0)
+        sure = (red == 0) | (red == 255)  # outside of the tile, truth is mirrored as the pixels are
         assert ((red == 255) == (truth > 0))[sure].float().mean() > 0.97
-        assert not truth[weight == 0].any()
+        assert (weight[sure] > 0).any()
 
 
 def test_what_repeats_a_slides_edge_is_never_learned(tmp_path: Path) -> None:
@@ -157,3 +157,21 @@ def test_enhanced_images_are_kept_within_so_many_bytes(tmp_path: Path, monkeypat
     monkeypatch.setattr("histofold.tiles.dataset.KEPT", size - 1)
     data._pixels(3)
     assert list(data._enhanced) == [("s3", -1)]  # one is always there
+
+
+@pytest.mark.parametrize(("told", "labels", "expected"), [(True, 1, True), (False, 2, False)])
+def test_whoever_knows_says_whether_labels_are_instances(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool, labels: int, expected: bool
+) -> None:
+    store = write_store(tmp_path / "store", "whole", 1)
+    np.save(tmp_path / "store" / "masks" / "s0.npy", np.minimum(store.masks("s0"), labels))
+    store = Store.open(tmp_path / "store")
+    heard = []
+
+    def listening(*args: Any, instances: bool) -> Any:
+        heard.append(instances)
+        return warp(*args, instances=instances)
+
+    monkeypatch.setattr("histofold.tiles.dataset.warp", listening)
+    _ = dataset(store, instances=told)[(0, 0)]
+    assert heard == [expected]

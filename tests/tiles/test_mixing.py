@@ -16,7 +16,7 @@ from histofold.errors import ConfigError
 from histofold.preprocess import Preprocess
 from histofold.tiles.augment import AugmentOptions
 from histofold.tiles.dataset import CropDataset
-from histofold.tiles.mixing import Crop, paste
+from histofold.tiles.mixing import Crop, mosaic, paste
 from histofold.tiles.prepare import prepare
 from histofold.tiles.store import Recipe, Store
 from histofold.training.preprocessing import check_mixing
@@ -50,9 +50,9 @@ def test_nuclei_are_pasted_from_images_of_their_own_stratum(tmp_path: Path, cust
 
 def test_a_pasted_nucleus_has_its_own_pixels_and_a_soft_outline() -> None:
     disc = cv2.circle(np.zeros((48, 48), np.uint8), (24, 24), 10, 5, -1).astype(np.int32)
-    valid = np.ones((48, 48), np.uint8)
-    base = Crop(np.full((48, 48, 3), 20, np.uint8), np.zeros_like(disc), valid)
-    donor = Crop(np.full((48, 48, 3), 220, np.uint8), disc, valid)
+    valid, nothing = np.ones((48, 48), np.uint8), np.zeros_like(disc)
+    base = Crop(np.full((48, 48, 3), 20, np.uint8), nothing, valid, nothing)
+    donor = Crop(np.full((48, 48, 3), 220, np.uint8), disc, valid, nothing)
     made = paste(base, donor, np.random.default_rng(0))
     assert np.array_equal(made.labels, (disc > 0).astype(np.int32)), "the first free number"
     assert (made.pixels[cv2.erode((disc > 0).astype(np.uint8), np.ones((3, 3))) > 0] == 220).all()
@@ -71,3 +71,15 @@ def test_what_cannot_be_mixed_is_refused(custom: Competition) -> None:
     check_mixing(AugmentOptions(mosaic=0.5), custom)
     with pytest.raises(ConfigError, match="without instances"):
         check_mixing(both, custom)
+
+
+def test_a_mosaic_numbers_mirrored_labels_as_the_instances_they_continue() -> None:
+    shape = (8, 8)
+    labels, mirrored, valid = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.ones(shape, np.uint8)
+    labels[:, 1:3], mirrored[:, :1], valid[:, :1] = 7, 7, 0  # a nucleus cut by the image's left edge
+    part = Crop(np.zeros((*shape, 3), np.uint8), labels, valid, mirrored)
+    made = mosaic([part] * 4, (4, 4))
+    for rows in (slice(None, 4), slice(4, None)):
+        assert np.unique(made.labels[rows, 1:3]).tolist() == np.unique(made.mirrored[rows, :1]).tolist()
+    assert len(np.unique(made.labels)) == 3, "the two left parts, and none on the right"
+    assert not made.mirrored[made.valid > 0].any()

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from histofold.losses.varce import inside_components
 from histofold.options import AugmentOptions
 from histofold.preprocess import Preprocess
-from histofold.tiles.augment import ColourAugment, draw_crop, warp
+from histofold.tiles.augment import ColourAugment, beyond, draw_crop, warp
 from histofold.tiles.mixing import Crop, mosaic, paste, seams
 from histofold.tiles.sampler import epoch_rows, even_out, weights_of
 from histofold.tiles.store import Store
@@ -38,6 +38,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         weight_map: labels (crop, crop) → weights, multiplied into `weight`.
         strata: stratum of each row, so that nuclei are pasted from images of their own kind.
         even_strata: how far rare strata are raised, from 0 (not at all) to 1 (all are drawn equally often).
+        instances: whether labels number instances, which are kept in one part each, or are a mask of 0 and 1.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         weight_map: WeightMap | None = None,
         strata: Sequence[str] | None = None,
         even_strata: float = 0.0,
+        instances: bool = True,
     ) -> None:
         self.store = store
         self.rows = rows.reset_index(drop=True)
@@ -68,6 +70,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         self.seed = seed
         self.needs = needs
         self.weight_map = weight_map
+        self.instances = instances
         self.strata = None if strata is None else np.asarray(strata, np.str_)
         self.weights = weights_of(self.rows, bins, crop)
         if strata is not None and even_strata > 0:
@@ -91,12 +94,13 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         if self.options.copy_paste > 0 and random.random() < self.options.copy_paste:
             found = paste(found, self._crop(self._drawn(random, row), random), random)
         pixels = self.colour(found.pixels, int(random.integers(2**31)))
-        return self._tensors(pixels, found.labels, found.valid)
+        return self._tensors(found._replace(pixels=pixels))
 
     def _crop(self, row: int, random: np.random.Generator) -> Crop:
         image, labels = self._pixels(row)
         matrix = draw_crop(self.options, random, image.shape[0], image.shape[1], self.crop)
-        return Crop(*warp(image, labels, matrix, self.crop))
+        warped = warp(image, labels, matrix, self.crop, instances=self.instances)
+        return Crop(*warped, beyond(labels, matrix, self.crop))
 
     def _drawn(self, random: np.random.Generator, like: int | None = None) -> int:
         """A row drawn by its weight, as those of an epoch are; of the stratum of `like` where strata are known."""
@@ -131,13 +135,12 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
             self._enhanced[key] = self.preprocess.pixels(np.ascontiguousarray(image))
         return self._enhanced[key]
 
-    def _tensors(
-        self, pixels: NDArray[np.uint8], labels: NDArray[np.int32], valid: NDArray[np.uint8]
-    ) -> dict[str, torch.Tensor]:
+    def _tensors(self, crop: Crop) -> dict[str, torch.Tensor]:
+        pixels, labels, valid, mirrored = crop
         weight = valid.astype(np.float32)
         if self.weight_map is not None:
             weight *= self.weight_map(labels)
-        truth = np.ascontiguousarray(self.target.encode(labels))
+        truth = np.ascontiguousarray(self.target.encode(labels + mirrored))
         example = {
             "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
             "truth": torch.from_numpy(truth),
@@ -145,5 +148,5 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         }
         if "instances" in self.needs:
             # Of the crop as it is learned: a nucleus that the crop cuts in two varies within each part.
-            example["instances"] = torch.from_numpy(inside_components(truth))
+            example["instances"] = torch.from_numpy(inside_components(np.where(valid, truth, 0)))
         return example

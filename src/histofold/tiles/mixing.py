@@ -18,11 +18,15 @@ SEAM = (0.25, 0.75)
 
 
 class Crop(NamedTuple):
-    """An augmented crop: pixels (H, W, 3) uint8, labels (H, W) int32, and valid (H, W) uint8, 1 where it is real."""
+    """An augmented crop: pixels (H, W, 3) uint8, labels (H, W) int32, and valid (H, W) uint8, 1 where it is real.
+
+    `mirrored` (H, W) int32 are the labels beyond the image's edge, where `labels` are 0, and 0 within it.
+    """
 
     pixels: NDArray[np.uint8]
     labels: NDArray[np.int32]
     valid: NDArray[np.uint8]
+    mirrored: NDArray[np.int32]
 
 
 def paste(base: Crop, donor: Crop, random: np.random.Generator) -> Crop:
@@ -40,8 +44,10 @@ def paste(base: Crop, donor: Crop, random: np.random.Generator) -> Crop:
         return base
     new = np.isin(donor.labels, chosen)
     numbers = np.zeros(int(donor.labels.max()) + 1, np.int32)
-    numbers[chosen] = int(base.labels.max(initial=0)) + np.arange(1, len(chosen) + 1, dtype=np.int32)
-    return Crop(_blended(base.pixels, donor.pixels, new), np.where(new, numbers[donor.labels], base.labels), base.valid)
+    last = max(int(base.labels.max(initial=0)), int(base.mirrored.max(initial=0)))
+    numbers[chosen] = last + np.arange(1, len(chosen) + 1, dtype=np.int32)
+    labels = np.where(new, numbers[donor.labels], base.labels)
+    return base._replace(pixels=_blended(base.pixels, donor.pixels, new), labels=labels)
 
 
 def _blended(below: NDArray[np.uint8], above: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
@@ -71,11 +77,13 @@ def mosaic(crops: Sequence[Crop], at: tuple[int, int]) -> Crop:
         for rows in (slice(None, row), slice(row, None))
         for columns in (slice(None, column), slice(column, None))
     ]
-    whole = Crop(np.empty_like(crops[0].pixels), np.empty_like(crops[0].labels), np.empty_like(crops[0].valid))
+    first = crops[0]
+    whole = Crop(*map(np.empty_like, (first.pixels, first.labels, first.valid, first.mirrored)))
     last = 0
     for place, crop in zip(places, crops, strict=True):
-        labels = crop.labels[place]
         whole.pixels[place], whole.valid[place] = crop.pixels[place], crop.valid[place]
-        whole.labels[place] = np.where(labels > 0, labels + last, 0)
-        last += int(labels.max(initial=0))
+        here = [crop.labels[place], crop.mirrored[place]]
+        for made, labels in zip((whole.labels, whole.mirrored), here, strict=True):
+            made[place] = np.where(labels > 0, labels + last, 0)
+        last += max(int(labels.max(initial=0)) for labels in here)
     return whole
