@@ -61,6 +61,13 @@ def test_binary_masks_become_components_and_say_so(folder: Path, png: Any) -> No
     assert not opened(folder, labels="masks", truth="mask").merged
 
 
+def test_masks_of_the_test_folder_are_marked_as_merged(folder: Path, png: Any) -> None:
+    png(folder.parent / "held_out" / "images" / "q.png", np.zeros((9, 9, 3), np.uint8))
+    assert not opened(folder, test="held_out").merged
+    png(folder.parent / "held_out" / "masks" / "q.png", np.eye(9, dtype=np.uint8))
+    assert opened(folder, test="held_out").merged
+
+
 def test_masks_saved_as_jpeg_are_thresholded(folder: Path) -> None:
     (folder / "masks").mkdir()
     for key in "abc":
@@ -101,6 +108,15 @@ def test_an_index_that_does_not_fit(
     table(folder / "index.csv", rows)
     with pytest.raises(DataError, match=message):
         opened(folder, **options).samples()
+
+
+def test_an_index_that_is_no_table_in_utf_8(folder: Path, table: Any) -> None:
+    (folder / "index.csv").write_bytes("id,group\na,Müller\nb,x\nc,x\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"index\.csv: not text in UTF-8.*save the table as CSV in UTF-8"):
+        opened(folder).samples()
+    table(folder / "index.csv", [["id", "group", "split"], ["a", "p"], ["b"], ["c", "q", "test"], ["", "", ""]])
+    found = [(sample.group, sample.split) for sample in opened(folder).samples()]
+    assert found == [("p", "train"), ("b", "train"), ("q", "test")], "a row may end early"
 
 
 def test_a_named_column_without_an_index(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -304,3 +305,189 @@ def test_parts_of_nuclei_590_are_known_whatever_their_case(folder: Path, table: 
     table(folder / "nuclei_590.csv", rows)
     found = split_and_group(opened(folder, layout="nuclei_590"))
     assert [split for split, _ in found.values()] == ["train", "test", "train"]
+
+
+def test_masks_of_any_layout_are_marked_as_merged(tmp_path: Path, png: Any) -> None:
+    root = tmp_path / "monuseg"
+    for part, truth in (("train", "masks"), ("test", "labels")):
+        png(root / part / "images" / f"{part}.png", RGB)
+        png(root / part / truth / f"{part}.png", mask((2, 2), (9, 9)) // 255)
+    assert opened(root, layout="monuseg").merged
+    assert not opened(root, layout="monuseg", truth="mask").merged
+    (root / "train" / "masks").rename(root / "train" / "labels")
+    assert not opened(root, layout="monuseg").merged
+
+
+def test_two_outlines_of_one_image_are_refused(monuseg: Path) -> None:
+    name = "TCGA-AR-A1AK-01Z-00-DX1.xml"
+    shutil.copy(monuseg / "Train" / "Annotations" / name, monuseg / "Train" / "Tissue Images" / name)
+    with pytest.raises(DataError, match=rf"Annotations/{name} and .*Tissue Images/{name} both outline"):
+        opened(monuseg, layout="monuseg").check()
+
+
+def test_outlines_are_found_whatever_the_case_of_their_ending(monuseg: Path) -> None:
+    before = split_and_group(opened(monuseg, layout="monuseg"))
+    for path in list(monuseg.rglob("*.xml")):
+        path.rename(path.with_suffix(".XML"))
+    assert split_and_group(opened(monuseg, layout="monuseg")) == before
+
+
+def test_what_gdal_leaves_beside_images_outlines_nothing(tmp_path: Path, png: Any) -> None:
+    root = tmp_path / "monuseg"
+    png(root / "images" / "A-1.png", RGB)
+    png(root / "labels" / "A-1.png", mask((2, 2)) // 255)
+    (root / "images" / "A-1.png.aux.xml").write_text("<PAMDataset/>")
+    assert opened(root, layout="monuseg").labels("A-1") is not None
+
+
+@pytest.mark.parametrize(
+    ("folder", "split"),
+    [
+        ("latest release", "train"), ("contest", "train"), ("Greatest", "train"), ("Train", "train"),
+        ("MoNuSegTestData", "test"), ("Test", "test"), ("test_images", "test"), ("TESTDATA", "test"),
+        ("MoNuSeg 2018/testing", "test"), ("monusegtestdata", "test"), ("Test14", "test"),
+    ],
+)  # fmt: skip
+def test_the_word_test_makes_a_folder_of_monuseg_one_of_test_images(
+    tmp_path: Path, png: Any, folder: str, split: str
+) -> None:
+    root = tmp_path / "monuseg"
+    png(root / folder / "images" / "A-1.png", RGB)
+    png(root / folder / "labels" / "A-1.png", mask((2, 2)) // 255)
+    assert [sample.split for sample in opened(root, layout="monuseg").samples()] == [split]
+
+
+def test_glas_table_that_does_not_fit(glas: Path, table: Any) -> None:
+    rows = [["name", "patient ID", " grade (GlaS)"], ["train_1", "5", "benign"], ["testA_1", "6"]]
+    table(glas / "Grade.csv", [*rows, ["testB_2", "5"], ["", "", ""]])
+    samples = {sample.sample_id: sample for sample in opened(glas, layout="glas").samples()}
+    assert (samples["testA_1"].group, samples["testA_1"].stratum) == ("6", "image"), "no grade"
+    table(glas / "Grade.csv", [*rows, ["testB_2"]])
+    with pytest.raises(DataError, match=r"Grade\.csv: the row of testB_2 has no 'patient ID'"):
+        opened(glas, layout="glas").check()
+    table(glas / "Grade.csv", [*rows, ["testB_2", "5"], ["train_1 ", "7"]])
+    with pytest.raises(DataError, match=r"Grade\.csv: name 'train_1' is there twice"):
+        opened(glas, layout="glas").check()
+    table(glas / "Grade.csv", [*rows, ["testB_2", "5", "benign", "why, so"]])
+    with pytest.raises(DataError, match=r"Grade\.csv: line 4: 4 values where the header has 3"):
+        opened(glas, layout="glas").check()
+    (glas / "Grade.csv").write_bytes("name,patient ID\ntrain_1,Müller\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"Grade\.csv: not text in UTF-8"):
+        opened(glas, layout="glas").check()
+
+
+def test_a_split_of_glas_is_known_whatever_its_case(glas: Path, table: Any) -> None:
+    for name in ("Train_2", "testA_2"):
+        shutil.copy(glas / "train_1.bmp", glas / f"{name}.bmp")
+        shutil.copy(glas / "train_1_anno.bmp", glas / f"{name}_anno.bmp")
+    names = ("train_1", "Train_2", "testA_1", "testA_2", "testB_2")
+    table(glas / "Grade.csv", [["name", "patient ID"], *([name, "1"] for name in names)])
+    found = split_and_group(opened(glas, layout="glas"))
+    assert (found["Train_2"], found["testA_2"]) == (("train", "1"), ("testA", "1"))
+
+
+def test_nuclei_590_table_that_does_not_fit(folder: Path, table: Any) -> None:
+    rows = [["name", "part", "id"], ["xx", "train", "a"], ["yy", "test", "b"]]
+    table(folder / "nuclei_590.csv", [*rows, ["zz", " ", "c"]])
+    with pytest.raises(DataError, match=r"nuclei_590\.csv: the row of c has no 'part'"):
+        opened(folder, layout="nuclei_590").check()
+    table(folder / "nuclei_590.csv", [*rows, ["zz", "train", "c"], ["zz", "test", "c"]])
+    with pytest.raises(DataError, match=r"nuclei_590\.csv: id 'c' is there twice"):
+        opened(folder, layout="nuclei_590").check()
+    shutil.copytree(folder / "labels", folder / "masks")
+    shutil.rmtree(folder / "labels")
+    table(folder / "nuclei_590.csv", [*rows, ["zz", "train", "c"]])
+    assert opened(folder, layout="nuclei_590").merged
+
+
+Tiny = Callable[[Path], None]
+
+
+def draw_kidney(root: Path) -> None:
+    for part in ("train", "test"):
+        save(root / part / "data" / "1.png", RGB)
+        save(root / part / "gts" / "1.png", mask((1, 1)))
+    (root / "index.csv").write_text("id,group\ntrain_1,a\ntest_1,b\n")
+
+
+def draw_tnbc(root: Path) -> None:
+    save(root / "Slide_01" / "01_1.png", RGB)
+    save(root / "GT_01" / "01_1.png", mask((1, 1)))
+
+
+def draw_glas(root: Path) -> None:
+    for name in ("train_1", "testA_1"):
+        save(root / f"{name}.bmp", RGB)
+        save(root / f"{name}_anno.bmp", mask((1, 1)) // 255)
+    (root / "Grade.csv").write_text("name,patient ID\ntrain_1,1\ntestA_1,2\n")
+
+
+def draw_glomeruli(root: Path) -> None:
+    save(root / "glomeruli_biopsy" / "images" / "7.png", RGB)
+    save(root / "glomeruli_biopsy" / "labels" / "7.png", mask((1, 1)) // 255)
+    (root / "glomeruli_biopsy" / "index.csv").write_text("id,group,stain\n7,a,PAS\n")
+
+
+def draw_custom(root: Path) -> None:
+    for key in ("a", "b"):
+        save(root / "images" / f"{key}.png", RGB)
+        save(root / "labels" / f"{key}.png", mask((1, 1)) // 255)
+    (root / "index.csv").write_text("id,group,split\na,p,train\nb,q,test\n")
+
+
+def draw_590(root: Path) -> None:
+    draw_custom(root)
+    (root / "index.csv").unlink()
+    (root / "nuclei_590.csv").write_text("name,part,id\nx,train,a\ny,test,b\n")
+
+
+def draw_monuseg(root: Path) -> None:
+    for part in ("Train", "MoNuSegTestData"):
+        save(root / part / f"{part}.png", RGB)
+        (root / part / f"{part}.xml").write_text(aperio([(2.0, 4.0), (6.0, 4.0), (6.0, 8.0)]))
+    (root / "index.csv").write_text("id,group\nTrain,a\nMoNuSegTestData,b\n")
+
+
+def save(path: Path, pixels: np.ndarray[Any, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray(pixels).save(path)
+
+
+@pytest.mark.parametrize(
+    ("layout", "draw", "wrapper"),
+    [
+        ("kidney_he", draw_kidney, "kidney"),
+        ("tnbc", draw_tnbc, "TNBC_NucleiSegmentation"),
+        ("glas", draw_glas, "Warwick QU Dataset (Released 2016_07_08)"),
+        ("glomeruli", draw_glomeruli, "data/kidneys"),
+        ("custom", draw_custom, "my test images"),
+        ("nuclei_590", draw_590, "release"),
+        ("monuseg", draw_monuseg, "latest release"),
+    ],
+)
+def test_an_archive_with_a_folder_of_its_own_is_unpacked_and_used(
+    tmp_path: Path, layout: str, draw: Tiny, wrapper: str
+) -> None:
+    plain, wrapped = tmp_path / "plain", tmp_path / "wrapped"
+    draw(plain)
+    draw(wrapped / wrapper)
+    expected = opened(plain, layout=layout).samples()
+    assert expected
+    (wrapped / "README.txt").write_text("cite us")
+    (wrapped / "set.zip").write_bytes(b"PK")
+    for rest in ("__MACOSX", ".cache"):
+        (wrapped / rest).mkdir()
+    competition = opened(wrapped, layout=layout)
+    assert competition.samples() == expected
+    assert competition.labels(expected[0].sample_id) is not None
+    # Which of two it is nobody can tell: they are asked for.
+    if layout != "monuseg":
+        (wrapped / "other").mkdir()
+        with pytest.raises(DataError, match=r"wrapped.*competition\.options\.folder="):
+            opened(wrapped, layout=layout).samples()
+
+
+def test_a_folder_of_monuseg_that_is_named_test_stays_test(tmp_path: Path) -> None:
+    draw_monuseg(tmp_path / "monuseg" / "MoNuSegTestData")
+    found = opened(tmp_path / "monuseg", layout="monuseg").samples()
+    assert {sample.split for sample in found} == {"test"}

@@ -2,71 +2,24 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from histofold.competitions import fields, images, instances
 from histofold.competitions.base import UNREADABLE, Competition, Image, Labels, Place, Sample
 from histofold.competitions.dsb2018 import COLUMNS, solution_digest, solution_labels
-from histofold.competitions.layouts import LAYOUTS, MERGED, Item, truth_folder, unlabelled
+from histofold.competitions.items import Item
+from histofold.competitions.layouts import LAYOUTS, MERGED, entered, unlabelled
+from histofold.competitions.readers import READERS
 from histofold.competitions.rows import RowIndex
 from histofold.errors import ConfigError, DataError
 from histofold.kaggle.csv import CsvFormat
 
 FORMATS = {"dsb2018": CsvFormat("ImageId", "EncodedPixels", "columns", True)}
 """Submission formats that a folder competition can be asked to write."""
-
-
-def aperio(path: Path, shape: tuple[int, int]) -> Labels:
-    """Instances (H, W) from the outlines of an Aperio ImageScope XML file, vertices 0-indexed x, y.
-
-    Overlaps go to the smaller nucleus, as in `instances.merge`.
-
-    Raises:
-        DataError: not XML, or a vertex without numbers.
-    """
-    try:
-        regions = ElementTree.parse(path).getroot().iter("Region")
-        outlines = [
-            [(float(vertex.attrib["X"]), float(vertex.attrib["Y"])) for vertex in region.iter("Vertex")]
-            for region in regions
-        ]
-    except (ElementTree.ParseError, KeyError, ValueError) as error:
-        raise DataError(f"{path}: not the XML of Aperio ImageScope ({error})") from error
-    # A click without an area, of which the released files have some, is no nucleus.
-    areas = (points for points in outlines if len(points) > 2)
-    return instances.merge(((str(path), _filled(points, shape)) for points in areas), shape)
-
-
-def _filled(points: list[tuple[float, float]], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    mask = np.zeros(shape, np.uint8)
-    cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1)
-    return mask
-
-
-def _components(path: Path, shape: tuple[int, int]) -> Labels:
-    values = images.integers(path)
-    # Masks saved as JPEG have grey rims; half of the largest value tells in from out, whatever stands for "in".
-    mask = values > (127 if int(values.max(initial=0)) > 127 else 0)
-    labels: Labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[1]
-    return labels
-
-
-READERS: Mapping[str, Callable[[Path, tuple[int, int]], Labels]] = {
-    "labels": lambda path, shape: images.integers(path, single=True),
-    "foreground": lambda path, shape: images.integers(path),
-    "components": _components,
-    "aperio": aperio,
-}
-"""How a truth file becomes instances: stored labels, components of a binary mask, outlines in XML. `foreground` is for
-labels of which only that counts, which may then be in colours."""
 
 
 class Folders(Competition):
@@ -78,7 +31,8 @@ class Folders(Competition):
             what lies in labels/ and looks like binary masks is refused then.
         group, stratum, split: columns of index.csv; null: `group`, `type` and `split` where they exist.
         truth: `instances`, or `mask` when only foreground counts.
-        merged: true when labels are components of a binary mask (instance scores are then marked as such).
+        merged: true when labels are components of a binary mask (instance scores are then marked as such); what is
+            read from masks/ is known to be.
         metric: that ranks, by default `dsb` for instances and `dice` for masks (which have `iou`, too).
         derive: true fills missing types from the pixels, and joins groups whose images continue each other.
         test: another folder of test images (images/ and, where known, labels/ or `solution`).
@@ -117,9 +71,27 @@ class Folders(Competition):
             _check_metric(self.metric, self.truth)
         self.csv = FORMATS[options["csv"]] if options["csv"] else None
 
-        reader = truth_folder(self.root, options)[1] if options["layout"] == "custom" else "labels"
-        binary = bool(options["merged"]) or options["layout"] in MERGED or reader == "components"
-        self.merged = binary and self.truth == "instances"
+    @cached_property
+    def root(self) -> Path:
+        """Folder of the raw files: the place's, or the one in it where an archive had a folder of its own."""
+        return entered(self.place.root, str(self.settings["layout"]), self.settings)
+
+    # Nobody sets it, and what it asks of the files is not asked before they are needed.
+    @cached_property
+    def merged(self) -> bool:  # type: ignore[override]
+        """Whether the labels of instances are said to be components of a binary mask, or some are read as such.
+
+        Raises:
+            DataError: as `samples`.
+        """
+        layout = self.settings["layout"]
+        if self.truth != "instances":
+            return False
+        if self.settings["merged"] or layout in MERGED:
+            return True
+        # A patch of `glomeruli` shows one glomerulus, so that none can touch another.
+        masks = (item for item in self._items.values() if item.labels is not None and item.reader == "components")
+        return layout != "glomeruli" and any(masks)
 
     def check(self) -> None:
         """Images and labels belong together one to one, and index.csv knows all of them."""

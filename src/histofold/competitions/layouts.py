@@ -6,68 +6,54 @@
 | `kidney_he` | Irshad 2015 as Kidney-SegNet keeps it: train/, val/, test/, each with data/ and gts/ (binary), |
 | | and an optional index.csv (id such as train_NAME, group, type) |
 | `tnbc` | Naylor 2018: Slide_01/01_1.png and GT_01/01_1.png (binary); one slide is one patient |
-| `monuseg` | Tissue Images/<id>.tif and Annotations/<id>.xml, or both in one folder; "Test" in a folder name is test |
+| `monuseg` | Tissue Images/<id>.tif and Annotations/<id>.xml, or both in one folder; a folder with the word "test" in |
+| | its name (Test, MoNuSegTestData, test_images) is test |
 | | or, without any XML, images/<id>.png and labels/<id>.png (or masks/), also below train/ and test/ |
 | `glas` | train_1.bmp with train_1_anno.bmp, testA_*, testB_*, Grade.csv (patients) |
 | `glomeruli` | glomeruli_biopsy/ (images, labels, index.csv) and, where it is there, kidney_primitives_ki/ (masks) |
 | `nuclei_590` | VikramShenoy97's split of DSB: images/, labels/, nuclei_590.csv (name, part, id) |
+
+An archive that holds one folder with all of this may be unpacked as it is: see `entered`.
 """
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from histofold.competitions import images
-from histofold.competitions.rows import require_columns
+from histofold.competitions import images, tables
+from histofold.competitions.items import Item, found, indexed, pictures_in, same_ids, split_of, unique
 from histofold.errors import DataError
 
-
-@dataclass(frozen=True)
-class Item:
-    """One image of a folder competition: where its pixels and truth are.
-
-    Attributes:
-        sample_id, split, group, stratum: as in `Sample`; group and stratum are None where the layout does not say.
-        image: file of the pixels.
-        labels: file of the truth, None where it is unknown.
-        reader: how the truth is read, a key of `folders.READERS`.
-        zoom: whole number by which pixels and truth are enlarged, for what was taken at a lower magnification.
-    """
-
-    sample_id: str
-    split: str
-    image: Path
-    labels: Path | None
-    reader: str
-    group: str | None = None
-    stratum: str | None = None
-    zoom: int = 1
+WORD = r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+"
+"""A word in a name such as MoNuSegTestData or test_images."""
+TEST = ("test", "tests", "testing", "testdata", "testset", "testimages", "monusegtestdata")
+"""Words, in lower case, that make a folder of MoNuSeg one of test images."""
 
 
 def custom(root: Path, settings: Mapping[str, Any]) -> list[Item]:
     """images/ beside labels/ or masks/, with an optional index.csv."""
-    pictures = _pictures(root, str(settings["images"]))
+    pictures = pictures_in(root, str(settings["images"]))
     folder, reader = truth_folder(root, settings)
     truths = images.listed(root / folder)
-    _same_ids(root, folder, pictures, truths)
+    same_ids(root, folder, pictures, truths)
     items = [Item(key, "train", path, truths.get(key), reader) for key, path in pictures.items()]
-    return _indexed(items, root / str(settings["index"]), settings)
+    return indexed(items, root / str(settings["index"]), settings)
 
 
 def nuclei_590(root: Path, settings: Mapping[str, Any]) -> list[Item]:
     """images/ and labels/ of DSB 2018 by Kaggle's ids; nuclei_590.csv says which are train and which test."""
     path = root / "nuclei_590.csv"
-    rows = {row["id"]: row for row in _table(path, ["name", "part", "id"])}
+    rows = tables.by_id(path, ["id", "name", "part"])
     items = custom(root, settings)
     unknown = [item.sample_id for item in items if item.sample_id not in rows]
     if unknown:
         raise DataError(f"{path}: no row for image {unknown[0]} ({len(unknown)} in all)")
-    return [replace(item, split=_split(rows[item.sample_id]["part"])) for item in items]
+    parts = {item.sample_id: tables.value(path, item.sample_id, rows[item.sample_id], "part") for item in items}
+    return [replace(item, split=split_of(parts[item.sample_id])) for item in items]
 
 
 def kidney_he(root: Path, settings: Mapping[str, Any]) -> list[Item]:
@@ -81,13 +67,13 @@ def kidney_he(root: Path, settings: Mapping[str, Any]) -> list[Item]:
     for part, split in (("train", "train"), ("val", "train"), ("test", "test")):
         if not (root / part).is_dir():
             continue
-        pictures, truths = _pictures(root / part, "data"), images.listed(root / part / "gts")
-        _same_ids(root / part, "gts", pictures, truths)
+        pictures, truths = pictures_in(root / part, "data"), images.listed(root / part / "gts")
+        same_ids(root / part, "gts", pictures, truths)
         items += [
             Item(f"{part}_{key}", split, path, truths[key], "components", group=_barcode(key))
             for key, path in pictures.items()
         ]
-    return _indexed(_found(items, root, "train/data and train/gts"), root / str(settings["index"]), settings)
+    return indexed(found(items, root, "train/data and train/gts"), root / str(settings["index"]), settings)
 
 
 def tnbc(root: Path, settings: Mapping[str, Any]) -> list[Item]:
@@ -96,17 +82,17 @@ def tnbc(root: Path, settings: Mapping[str, Any]) -> list[Item]:
     for folder in sorted(root.glob("Slide_*")):
         number = folder.name.removeprefix("Slide_")
         pictures, truths = images.listed(folder), images.listed(root / f"GT_{number}")
-        _same_ids(root, f"GT_{number}", pictures, truths)
+        same_ids(root, f"GT_{number}", pictures, truths)
         items += [
             Item(key, "train", path, truths[key], "components", group=f"slide_{number}")
             for key, path in pictures.items()
         ]
-    return _found(items, root, "Slide_01/ and GT_01/")
+    return found(items, root, "Slide_01/ and GT_01/")
 
 
 def monuseg(root: Path, settings: Mapping[str, Any]) -> list[Item]:
     """TIFF (or PNG) images and Aperio XML outlines of the same name, anywhere below the folder; else label images."""
-    outlines = {path.stem: path for path in _below(root, "*.xml")}
+    outlines = _outlines(root)
     if not outlines and _below(root, str(settings["images"])):
         return _monuseg_labels(root, settings)
     items = []
@@ -115,8 +101,25 @@ def monuseg(root: Path, settings: Mapping[str, Any]) -> list[Item]:
             raise DataError(f"{root}: {path.relative_to(root)} has no {path.stem}.xml, half a download")
         split, group = _named_test(path.parent, root), _patient(path.stem)
         items.append(Item(path.stem, split, path, outlines[path.stem], "aperio", group=group))
-    _unique(items, root)
-    return _indexed(_found(items, root, "<id>.tif and <id>.xml"), root / str(settings["index"]), settings)
+    unique(items, root)
+    return indexed(found(items, root, "<id>.tif and <id>.xml"), root / str(settings["index"]), settings)
+
+
+def _outlines(root: Path) -> dict[str, Path]:
+    """XML files anywhere below the folder by the id that they are named after.
+
+    Raises:
+        DataError: two of one name.
+    """
+    outlines: dict[str, Path] = {}
+    for path in _below(root, "*"):
+        # What GDAL leaves beside an image that it read, A.png.aux.xml, outlines nothing.
+        if path.suffix.lower() != ".xml" or path.name.lower().endswith(".aux.xml"):
+            continue
+        if path.stem in outlines:
+            raise DataError(f"{root}: {outlines[path.stem]} and {path} both outline {path.stem}; keep one of them")
+        outlines[path.stem] = path
+    return outlines
 
 
 def _monuseg_labels(root: Path, settings: Mapping[str, Any]) -> list[Item]:
@@ -130,7 +133,7 @@ def _monuseg_labels(root: Path, settings: Mapping[str, Any]) -> list[Item]:
             )
             for item in custom(folder, settings)
         ]
-    _unique(items, root)
+    unique(items, root)
     return items
 
 
@@ -140,7 +143,9 @@ def _below(root: Path, pattern: str) -> list[Path]:
 
 
 def _named_test(folder: Path, root: Path) -> str:
-    return "test" if "test" in str(folder.relative_to(root)).lower() else "train"
+    """`test` where a folder between `root` and `folder` has the word in its name, else `train`; `latest` has it not."""
+    words = (word.lower() for part in folder.relative_to(root).parts for word in re.findall(WORD, part))
+    return "test" if any(word in TEST for word in words) else "train"
 
 
 def _barcode(name: str) -> str | None:
@@ -159,7 +164,7 @@ def glas(root: Path, settings: Mapping[str, Any]) -> list[Item]:
     """<split>_<n>.bmp with <split>_<n>_anno.bmp; patients and grades from Grade.csv."""
     files = images.listed(root)
     table = root / "Grade.csv"
-    grades = {row["name"].strip(): row for row in _table(table, ["name", "patient ID"])}
+    grades = tables.by_id(table, ["name", "patient ID"])
     items = []
     for key, path in files.items():
         if key.endswith("_anno"):
@@ -169,11 +174,10 @@ def glas(root: Path, settings: Mapping[str, Any]) -> list[Item]:
         if key not in grades:
             raise DataError(f"{table}: no row for {key}")
         row = grades[key]
-        grade = next((value.strip() for name, value in row.items() if name.strip() == "grade (GlaS)"), None)
-        items.append(
-            Item(key, key.split("_")[0], path, files[f"{key}_anno"], "labels", row["patient ID"].strip(), grade)
-        )
-    return _found(items, root, "train_1.bmp and train_1_anno.bmp")
+        split, patient = split_of(key.split("_")[0]), tables.value(table, key, row, "patient ID")
+        grade = next((text.strip() for name, text in row.items() if name.strip() == "grade (GlaS)"), None)
+        items.append(Item(key, split, path, files[f"{key}_anno"], "labels", patient, grade))
+    return found(items, root, "train_1.bmp and train_1_anno.bmp")
 
 
 def glomeruli(root: Path, settings: Mapping[str, Any]) -> list[Item]:
@@ -191,7 +195,7 @@ def glomeruli(root: Path, settings: Mapping[str, Any]) -> list[Item]:
     if not patches.is_dir():
         return items
     table = patches / "index.csv"
-    for row in _table(table, ["id", "structure", "stain", "group"]):
+    for row in tables.rows_of(table, ["id", "structure", "stain", "group"]):
         if row["structure"] in ("capsule", "tuft"):
             paths = (patches / "images" / f"{row['id']}.png", patches / "masks" / f"{row['id']}.png")
             absent = next((path for path in paths if not path.is_file()), None)
@@ -212,15 +216,20 @@ LAYOUTS: Mapping[str, Callable[[Path, Mapping[str, Any]], list[Item]]] = {
 }
 """Layout name → function; each raises DataError for what is missing or does not fit."""
 
+MARKS: Mapping[str, tuple[str, ...]] = {
+    "custom": ("labels", "masks"),
+    "glas": ("Grade.csv", "*_anno.*"),
+    "glomeruli": ("glomeruli_biopsy", "kidney_primitives_ki"),
+    "kidney_he": ("train", "val", "test"),
+    # It looks anywhere below the folder, so only its table has to be found, and names of folders tell test images.
+    "monuseg": (),
+    "nuclei_590": ("labels", "masks", "nuclei_590.csv"),
+    "tnbc": ("Slide_*", "GT_*"),
+}
+"""Layout → what is in its folder, of which anything tells that this is the folder; with the names in the settings."""
+
 MERGED = ("kidney_he", "tnbc")
 """Layouts whose truth is a binary mask: its components are the objects, so touching ones are one."""
-
-
-def _pictures(root: Path, folder: str) -> dict[str, Path]:
-    pictures = images.listed(root / folder)
-    if not pictures:
-        raise DataError(f"{root / folder}: no images; expected {', '.join(images.SUFFIXES)} files there")
-    return pictures
 
 
 def truth_folder(root: Path, settings: Mapping[str, Any]) -> tuple[str, str]:
@@ -238,82 +247,32 @@ def unlabelled(root: Path, settings: Mapping[str, Any]) -> list[Item]:
     folder, reader = truth_folder(root, settings)
     truths = images.listed(root / folder)
     if truths:
-        _same_ids(root, folder, pictures, truths)
+        same_ids(root, folder, pictures, truths)
     items = [Item(key, "test", path, truths.get(key), reader) for key, path in pictures.items()]
     table = root / str(settings["index"])
     # Its table may lack the columns that were named for training; what it has of them is taken.
-    with_rows = _indexed(items, table, {"group": None, "stratum": None, "split": None}) if table.is_file() else items
-    return _found([replace(item, split="test") for item in with_rows], root, f"{settings['images']}/ with images")
+    with_rows = indexed(items, table, {"group": None, "stratum": None, "split": None}) if table.is_file() else items
+    test = [replace(item, split="test") for item in with_rows]
+    return found(test, root, f"{settings['images']}/ with images", "test")
 
 
-def _same_ids(root: Path, folder: str, pictures: Mapping[str, Path], truths: Mapping[str, Path]) -> None:
-    if not truths:
-        raise DataError(f"{root / folder}: no label images; expected one for each of {len(pictures)} images")
-    lacking = sorted(set(pictures) - set(truths))
-    if lacking:
-        raise DataError(f"{root / folder}: no labels for {lacking[0]} ({len(lacking)} of {len(pictures)} are missing)")
-    odd = sorted(set(truths) - set(pictures))
-    if odd:
-        raise DataError(f"{root / folder}: {truths[odd[0]].name} belongs to no image ({len(odd)} such files)")
+def entered(root: Path, layout: str, settings: Mapping[str, Any]) -> Path:
+    """The folder of the layout: `root`, or the only folder in it, and so on, where `root` holds nothing of the layout.
+
+    Archives often hold one folder with everything in it. Files beside it do not count, nor what macOS leaves there.
+    """
+    folder = root
+    while not _marked(folder, layout, settings):
+        inside = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+        visible = [path for path in inside if not images.hidden(path, folder)]
+        if len(visible) != 1:
+            return root  # What is missing is missed where the user put it.
+        folder = visible[0]
+    # There the name of the folder tells that its images are for testing.
+    return root if layout == "monuseg" and _named_test(folder, root) == "test" else folder
 
 
-def _indexed(items: list[Item], path: Path, settings: Mapping[str, Any]) -> list[Item]:
-    named = {key: settings[key] for key in ("group", "stratum", "split")}
-    if not path.is_file():
-        absent = next((key for key, column in named.items() if column), None)
-        if absent:
-            raise DataError(f"{path}: no such file, and competition.options.{absent}={named[absent]} asks for a column")
-        return items
-    rows = _table(path, ["id", *(column for column in named.values() if column)])
-    by_id: dict[str, dict[str, str]] = {}
-    for row in rows:
-        if row["id"] in by_id:
-            raise DataError(f"{path}: id {row['id']!r} is there twice")
-        by_id[row["id"]] = row
-    known = {item.sample_id for item in items}
-    if set(by_id) - known:
-        odd = sorted(set(by_id) - known)
-        raise DataError(f"{path}: id {odd[0]!r} has no image ({len(odd)} such rows), half a download")
-    if known - set(by_id):
-        odd = sorted(known - set(by_id))
-        raise DataError(f"{path}: no row for image {odd[0]} ({len(odd)} in all); add it, or remove {path.name}")
-    return [_with_row(item, by_id[item.sample_id], named) for item in items]
-
-
-def _with_row(item: Item, row: Mapping[str, str], named: Mapping[str, str | None]) -> Item:
-    group = row[named["group"]] if named["group"] else row.get("group", item.group)
-    stratum = row[named["stratum"]] if named["stratum"] else row.get("type", item.stratum)
-    split = row[named["split"]] if named["split"] else row.get("split", item.split)
-    # A row may end early, which gives None.
-    group, stratum, split = ((value or "").strip() for value in (group, stratum, split))
-    return replace(item, group=group or None, stratum=stratum or None, split=_split(split) or item.split)
-
-
-def _split(word: str) -> str:
-    """A split as a table says it: `Train ` is train, `TEST` test; names of official splits (testA) stay as they are."""
-    word = word.strip()
-    return word.lower() if word.lower() in ("train", "test") else word
-
-
-def _table(path: Path, columns: list[str]) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream)
-            require_columns(path, reader.fieldnames or [], columns)
-            return list(reader)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file; it belongs to this layout") from error
-
-
-def _found(items: list[Item], root: Path, expected: str) -> list[Item]:
-    if not items:
-        raise DataError(f"{root}: no images of this layout; expected {expected}")
-    return items
-
-
-def _unique(items: list[Item], root: Path) -> None:
-    seen: dict[str, Path] = {}
-    for item in items:
-        if item.sample_id in seen:
-            raise DataError(f"{root}: {seen[item.sample_id]} and {item.image} have the same id; keep one of them")
-        seen[item.sample_id] = item.image
+def _marked(folder: Path, layout: str, settings: Mapping[str, Any]) -> bool:
+    keys = {"custom": ("images", "labels", "index"), "nuclei_590": ("images", "labels", "index"), "monuseg": ("index",)}
+    names = [str(settings[key]) for key in keys.get(layout, ()) if settings[key]]
+    return any((folder / name).exists() for name in names) or any(any(folder.glob(mark)) for mark in MARKS[layout])
