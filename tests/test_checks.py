@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import asdict
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -27,6 +27,11 @@ WRONG = [
     ("+optimizer.foo=1", "optimizer.foo: no such option (there are: name, lr,"),
     ("+augment.flips=1", "augment.flips: no such option; did you mean augment.flip?"),
     ("augment.flip=2", "augment.flip=2: out of range; expected from 0 to 1"),
+    ("augment.flip_y=2", "augment.flip_y=2: out of range; expected from 0 to 1"),
+    ("augment.flip_y=up", "augment.flip_y=up: expected a number or null, found str 'up'"),
+    ("augment.mean=[0,0]", "augment.mean=[0, 0]: expected a list of 3 values, found list [0, 0]"),
+    ("augment.mean=[128,128,128]", "augment.mean=[128, 128, 128]: out of range; expected from 0 to 1"),
+    ("augment.std=[0,1,1]", "augment.std=[0, 1, 1]: out of range; expected from 0.001 to 1"),
     ("augment.light=2", "augment.light=2: out of range; expected from 0 to 1"),
     ("augment.scale=[0,1]", "augment.scale=[0, 1]: out of range; expected from 0.01 to 100"),
     ("augment.scale=[1.2,0.8]", "augment.scale=[1.2, 0.8]: expected the smaller number first"),
@@ -65,6 +70,23 @@ def test_a_wrong_option_is_told(config: Config, override: str, expected: str) ->
     assert str(found.value).startswith(expected)
 
 
+@pytest.mark.parametrize("option", ["stretch", "clahe"])
+@pytest.mark.parametrize("other", ["prepare.tile=512", "train.crop=512", "predict.tile=512"])
+def test_tiles_of_slides_are_enhanced_at_one_size(option: str, other: str) -> None:
+    """Training enhances the stored tile and prediction the predicted one: of 512 and 256, CLAHE differs by 8 levels."""
+    sizes = ["prepare.tile=256", "train.crop=256", "predict.tile=256", other]
+    text = rf"augment\.{option}=2: looks at all of a tile.* prepare\.tile=.* expected prepare\.tile="
+    with pytest.raises(ConfigError, match=text):
+        compose.load(compose.compose(["competition=hubmap_kidney", f"augment.{option}=2", *sizes]))
+    for allowed in (
+        ["competition=hubmap_kidney", *sizes],
+        ["competition=hubmap_kidney", f"augment.{option}=2"],
+        ["competition=hubmap_kidney", f"augment.{option}=2", "prepare.tile=512", "train.crop=512", "predict.tile=512"],
+        ["competition=dsb2018", f"augment.{option}=2", *sizes],
+    ):
+        compose.load(compose.compose(allowed))
+
+
 def test_it_is_one_line_and_code_2_before_anything_is_opened(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,8 +108,10 @@ def test_every_choice_that_comes_with_histofold_passes(config: Config, group: st
 
 def test_every_number_has_its_range() -> None:
     for group, kind in checks.OPTIONS.items():
+        hints = get_type_hints(kind)
         for name, value in asdict(kind()).items():
             is_number = isinstance(value, (int, float, tuple)) and not isinstance(value, bool)
+            is_number = is_number or float in get_args(hints[name])
             assert (f"{group}.{name}" in RANGES) == is_number, name
     defaults = {"augment": AugmentOptions(), "optimizer": OptimizerOptions()}
     for key in (*RANGES, *CHOICES):

@@ -54,3 +54,15 @@ def test_normalise_gives_zero_mean_and_unit_spread() -> None:
     batch = torch.tensor([0, 127.5, 255]).view(1, 1, 1, 3).expand(1, 3, 1, 3)
     assert torch.allclose(preprocess.normalise(batch), torch.tensor([-2.0, 0.0, 2.0]).expand(1, 3, 1, 3))
     assert preprocess.normalise(batch.to(torch.uint8)).dtype == torch.float32
+
+
+def test_a_checkpoint_says_whether_images_were_seen_whole() -> None:
+    for whole in (True, False):
+        assert Preprocess.from_dict(Preprocess(clahe=2.0, whole=whole).to_dict()).whole is whole
+    older = Preprocess(clahe=2.0).to_dict()
+    del older["whole"]
+    assert Preprocess.from_dict(older).whole is None
+    # Slides were never stain-normalised, so these were images.
+    assert Preprocess.from_dict({**older, "stain_method": "reinhard", "stain_numbers": [0.0] * 6}).whole is True
+    same = {Preprocess(clahe=2.0, whole=whole).enhancement for whole in (True, False, None)}
+    assert len(same) == 1, "members that differ in nothing else share the work"

@@ -102,6 +102,7 @@ def settings(config: Config) -> None:
     for key in DEVICES:
         _device(key, _get(config, key))
     _groups(config)
+    _tiles_alike(config)
     if config.shard is not None:
         _shard(config.shard)
     _folds(config.folds)
@@ -150,6 +151,22 @@ def _groups(config: Config) -> None:
         _within(f"loss.{key}", value, 0, INFINITE)
 
 
+def _tiles_alike(config: Config) -> None:
+    """Check that tiles of slides have one size where their pixels are enhanced: what comes out depends on all of them.
+
+    Raises:
+        ConfigError: a tile would be enhanced in training together with other pixels than in prediction.
+    """
+    on = [f"augment.{name}={config.augment[name]}" for name in ("stretch", "clahe") if config.augment.get(name, 0) > 0]
+    tile, crop, predicted = config.prepare.tile, config.train.crop, config.predict.tile
+    if config.prepare.kind == "tiles" and on and (tile != crop or predicted not in (0, crop)):
+        raise ConfigError(
+            f"{' '.join(on)}: looks at all of a tile, so slides need one size in training and prediction; found "
+            f"prepare.tile={tile}, train.crop={crop}, predict.tile={predicted}; expected prepare.tile={crop} "
+            "predict.tile=0, or augment.stretch=0 augment.clahe=0"
+        )
+
+
 def _group(group: str, given: Mapping[str, Any]) -> None:
     """Check the values of one of `OPTIONS` against its annotations, ranges and choices.
 
@@ -169,12 +186,12 @@ def _group(group: str, given: Mapping[str, Any]) -> None:
             )
         if key in known_options.CHOICES:
             _one_of(key, value, known_options.CHOICES[key])
-        if key in known_options.RANGES:
+        if key in known_options.RANGES and value is not None:
             _within(key, value, *known_options.RANGES[key])
 
 
 def _within(key: str, value: Any, low: float, high: float) -> None:
-    """Check a number, or the two ends of a range of numbers.
+    """Check a number, the two ends of a range of numbers, or one number for each channel.
 
     Raises:
         ConfigError: it is no finite number from `low` to `high`, or the range ends before it begins.
@@ -182,7 +199,7 @@ def _within(key: str, value: Any, low: float, high: float) -> None:
     ends = value if isinstance(value, (list, tuple)) else [value]
     if not all(math.isfinite(end) and low <= end <= high for end in ends):
         raise _out_of_range(key, value, low, high)
-    if list(ends) != sorted(ends):
+    if len(ends) == 2 and list(ends) != sorted(ends):
         raise ConfigError(f"{key}={value}: expected the smaller number first")
 
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 
 @dataclass(frozen=True)
 class AugmentOptions:
@@ -16,6 +19,7 @@ class AugmentOptions:
 
     Attributes:
         flip: probability of each of the two mirrorings.
+        flip_y: probability of the one that turns a crop upside down, where it is another; None is that of `flip`.
         quarter: rotate by a random multiple of 90 degrees.
         rotate: largest rotation in degrees, on top of the quarter turns.
         scale: factor range of the magnification, drawn log-uniformly.
@@ -34,11 +38,14 @@ class AugmentOptions:
         clahe: clip limit of CLAHE as preprocessing (it becomes part of the checkpoint); 0 is off.
         normalise: stain normalisation as preprocessing: `none`, `reinhard` or `macenko`, to the sample `reference`
             (its numbers become part of the checkpoint).
+        mean, std: of each RGB channel on a scale of 0..1, taken away and divided by as preprocessing (they become part
+            of the checkpoint); zeros and ones leave pixels at 0..1.
         copy_paste: probability of pasting some instances of another image into the crop.
         mosaic: probability that a crop is put together from four images.
     """
 
     flip: float = 0.5
+    flip_y: float | None = None
     quarter: bool = True
     rotate: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
@@ -64,6 +71,8 @@ class AugmentOptions:
     clahe: float = 0.0
     normalise: str = "none"
     reference: str | int | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
     copy_paste: float = 0.0
     mosaic: float = 0.0
 
@@ -101,8 +110,8 @@ RANGES: dict[str, tuple[float, float]] = {
     **{
         f"augment.{name}": (0, 1)
         for name in (
-            "flip", "noise", "noise_std", "light", "brightness", "contrast", "colour", "stain", "blur", "invert",
-            "shuffle", "grey", "copy_paste", "mosaic",
+            "flip", "flip_y", "noise", "noise_std", "light", "brightness", "contrast", "colour", "stain", "blur",
+            "invert", "shuffle", "grey", "mean", "copy_paste", "mosaic",
         )
     },
     "augment.rotate": (0, 180),
@@ -116,6 +125,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "augment.stain_shift": (-2, 2),
     "augment.stretch": (0, 49),
     "augment.clahe": (0, INFINITE),
+    "augment.std": (0.001, 1),
     "optimizer.lr": (0, INFINITE),
     "optimizer.weight_decay": (0, INFINITE),
     "optimizer.warmup": (0, 1),

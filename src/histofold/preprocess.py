@@ -17,10 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from histofold import stain
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-
+from histofold.options import IMAGENET_MEAN, IMAGENET_STD
 
 ENHANCES = ("stretch", "clahe", "stain_method", "stain_numbers")
 """What `Preprocess.pixels` depends on."""
@@ -41,6 +38,8 @@ class Preprocess:
         clahe: clip limit of CLAHE on the L channel of Lab with 8 × 8 tiles (Zuiderveld 1994); 0 switches it off.
         stain_method: stain normalisation, a name of `stain.METHODS`; `none` switches it off.
         stain_numbers: the numbers of the reference image that it brings colours to.
+        whole: whether the network learned from images that `pixels` saw as a whole, or (False) from tiles of slides,
+            each by itself: it depends on what it sees. None: a checkpoint from before this was kept.
     """
 
     mean: tuple[float, float, float] = IMAGENET_MEAN
@@ -49,6 +48,7 @@ class Preprocess:
     clahe: float = 0.0
     stain_method: str = "none"
     stain_numbers: tuple[float, ...] = ()
+    whole: bool | None = None
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preprocess:
@@ -56,7 +56,9 @@ class Preprocess:
         # Checkpoints from before there was a stain normalisation have none.
         method, numbers = str(values.get("stain_method", "none")), tuple(values.get("stain_numbers", ()))
         mean, std = tuple(values["mean"]), tuple(values["std"])
-        return cls(mean, std, float(values["stretch"]), float(values["clahe"]), method, numbers)
+        # Older ones do not say what they learned from; slides were never stain-normalised.
+        whole = values.get("whole", None if method == "none" else True)
+        return cls(mean, std, float(values["stretch"]), float(values["clahe"]), method, numbers, whole)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from segmentation_models_pytorch.losses import FocalLoss, LovaszLoss
 
 from histofold import losses, targets
 from histofold.errors import ConfigError
@@ -97,3 +98,74 @@ def test_instances_are_eight_connected_components_of_the_inside() -> None:
 def test_a_loss_that_does_not_fit_is_a_setting_error(terms: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="loss"):
         losses.build(terms, targets.build("foreground"))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0])
+def test_focal_is_that_of_the_library(gamma: float) -> None:
+    torch.manual_seed(0)
+    raw, truth = 4 * torch.randn(2, 1, 8, 8), (torch.rand(2, 1, 8, 8) > 0.5).float()
+    found = losses.build({"focal": 1.0, "gamma": gamma}, targets.build("foreground"))(raw, {"truth": truth})
+    theirs = FocalLoss("binary", gamma=gamma, reduction="mean")(raw.reshape(-1), truth.reshape(-1))
+    assert float(found) == pytest.approx(float(theirs), rel=1e-5)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("size", [20.0, 200.0])
+def test_focal_has_a_slope_where_the_network_is_certain(gamma: float, size: float) -> None:
+    """Below one, the power of 1 - p has no slope at 0, which float32 rounds to at a logit of 17."""
+    raw = torch.full((1, 1, 4, 4), size)
+    raw[0, 0, 2:] *= -1
+    truth = (raw > 0).float()
+    truth[0, 0, 0, 0], truth[0, 0, 3, 3] = 0, 1
+    raw.requires_grad_()
+    loss = losses.build({"focal": 1.0, "gamma": gamma}, targets.build("foreground"))(raw, {"truth": truth})
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert raw.grad is not None
+    assert torch.isfinite(raw.grad).all()
+    assert raw.grad[0, 0, 0, 0] > 0.05
+    assert raw.grad[0, 0, 3, 3] < -0.05
+
+
+@pytest.mark.parametrize("name", ["foreground", "ternary"])
+def test_a_crop_without_weight_takes_no_part_in_lovasz(name: str) -> None:
+    target = targets.build(name)
+    torch.manual_seed(0)
+    raw = torch.randn(3, target.channels, 6, 6, requires_grad=True)
+    softmax = target.activation == "softmax"
+    truth = torch.randint(0, 2, (3, 6, 6)) if softmax else torch.randint(0, 2, (3, 1, 6, 6)).float()
+    weight = torch.ones(3, 1, 6, 6)
+    weight[1] = 0
+    each = losses.build({"lovasz": 1.0, "per_image": 1}, target)
+    theirs = LovaszLoss("multiclass" if softmax else "binary", per_image=True)
+    others = [0, 2]
+    expected = theirs(raw[others], truth[others]) if softmax else theirs(raw[others, 0], truth[others, 0])
+    loss = each(raw, {"truth": truth, "weight": weight})
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-5)
+    assert float(loss.detach()) > 0.1
+    for per_image in (0, 1):
+        nothing = losses.build({"lovasz": 1.0, "per_image": per_image}, target)(
+            raw, {"truth": truth, "weight": torch.zeros_like(weight)}
+        )
+        nothing.backward()
+        assert float(nothing.detach()) == 0
+    assert raw.grad is not None
+    assert not raw.grad.any()
+
+
+@pytest.mark.parametrize("per_image", [0, 1])
+@pytest.mark.parametrize("term", ["dice", "tversky"])
+def test_without_smoothing_a_crop_without_weight_is_no_nan(term: str, per_image: int) -> None:
+    loss = losses.build({term: 1.0, "smooth": 0.0, "per_image": per_image}, targets.build("foreground"))
+    raw = torch.randn(2, 1, 6, 6, requires_grad=True)
+    truth, weight = torch.ones(2, 1, 6, 6), torch.ones(2, 1, 6, 6)
+    weight[1] = 0
+    one = float(loss(raw[:1], {"truth": truth[:1]}).detach())
+    share = 0.5 if per_image else 1.0
+    found = float(loss(raw, {"truth": truth, "weight": weight}).detach())
+    assert found == pytest.approx(share * one, rel=1e-5)
+    empty = loss(raw, {"truth": truth, "weight": torch.zeros_like(weight)})
+    empty.backward()
+    assert float(empty.detach()) == 0
+    assert raw.grad is not None
+    assert not raw.grad.any()

@@ -53,3 +53,18 @@ def test_labels_of_any_integer_type_and_with_gaps() -> None:
     labels = discs(64, 9, 3)
     spread = np.where(labels > 0, labels * 100, 0)
     assert np.array_equal(WeightMap()(spread.astype(np.uint16)), WeightMap()(labels))
+
+
+def test_the_edge_of_a_crop_is_no_outline() -> None:
+    """Two bars that run through a crop: a row at its edge weighs as the one in the middle."""
+    labels = np.zeros((40, 40), np.int32)
+    labels[:, 6:16], labels[:, 20:30] = 1, 2
+    for crop in (labels, np.ascontiguousarray(labels.T)):
+        weights = WeightMap(sigma=5.0)(crop)
+        rows = weights if crop is labels else weights.T
+        assert np.array_equal(rows[0], rows[20])
+        assert np.array_equal(rows[-1], rows[20])
+        assert rows[0, 15] == pytest.approx(1 + 10 * np.exp(-(5**2) / 50))
+    # Where a crop reaches over the image, an instance ends all the same.
+    over = np.pad(labels[:10], ((5, 0), (0, 0)))
+    assert WeightMap()(over)[5, 10] == pytest.approx(1 + 10 * np.exp(-(10**2) / 50))

@@ -19,6 +19,7 @@ from histofold.errors import DataError
 from histofold.files import digest
 from histofold.inference import sized
 from histofold.inference.bandfile import BandFile, BandFileWriter
+from histofold.inference.enhanced import require_alike
 from histofold.inference.member import Member
 from histofold.inference.readahead import ahead
 from histofold.inference.settings import Settings
@@ -86,6 +87,7 @@ def predict_array(
     """Predict an RGB image (H, W, 3) uint8: codes uint8 (K, H, W) of `output_bands(members, settings)`."""
     settings = settings or Settings()
     source = ArraySource(image, next((member.spec.scale for member in members if member.spec), 1.0))
+    require_alike(source, members, settings)
     codes = np.empty((len(output_bands(members, settings)), source.height, source.width), dtype=np.uint8)
     for first, rows in sized.rows(source, members, weights, settings):
         codes[:, first : first + rows.shape[1]] = rows
@@ -111,7 +113,11 @@ def predict_sample(
         out: the file; it appears when it is whole.
         fingerprint: kept in the file.
         progress: told the number of pixels whenever rows are done.
+
+    Raises:
+        ConfigError, DataError: as `require_alike` and `sized.rows` do.
     """
+    require_alike(source, members, settings)
     writer = BandFileWriter(
         out,
         output_bands(members, settings),

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from segmentation_models_pytorch.losses import FocalLoss
 from torch.nn import functional
 
 from histofold.errors import ConfigError
 
 Batch = Mapping[str, torch.Tensor]
+
+LEAST_MISS = 1e-12
+"""Least 1 - p that focal loss weighs by: below a gamma of one, the slope of its power is infinite at zero."""
 
 REGRESSIONS = ("softplus", "relu", "linear")
 """Activations of targets that regress a quantity."""
@@ -83,16 +85,17 @@ class Focal:
         """Take the target's activation and gamma, the exponent that fades easy pixels (0: cross entropy)."""
         require_classes(activation, "focal")
         self.softmax = activation == "softmax"
-        self.loss = FocalLoss("binary", gamma=gamma, reduction="none")
+        self.gamma = gamma
 
     def __call__(self, raw: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Mean of weight × focal loss."""
         truth = batch["truth"]
         if self.softmax:
             truth = functional.one_hot(truth, raw.shape[1]).movedim(3, 1).to(raw.dtype)
-        # The flat form is the one of theirs that leaves the mean to us, so that the weights come in before it.
-        loss = self.loss(raw.reshape(-1), truth.reshape(-1)).view_as(raw)
-        return weighted_mean(loss, batch)
+        entropy = functional.binary_cross_entropy_with_logits(raw, truth, reduction="none")
+        # 1 - p of the right answer; expm1 keeps what 1 - exp() rounds to nothing at logits above 16.
+        miss = (-torch.expm1(-entropy)).clamp_min(LEAST_MISS)
+        return weighted_mean(miss.pow(self.gamma) * entropy, batch)
 
 
 class Regression:

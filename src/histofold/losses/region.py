@@ -15,6 +15,9 @@ Batch = Mapping[str, torch.Tensor]
 _IGNORED = 255
 """Label of pixels that Lovász leaves out."""
 
+_LEAST_SMOOTH = 1e-7
+"""What stands for `smooth` = 0: of a crop without a pixel that counts, zero by zero would be no number."""
+
 
 class Tversky:
     """One minus the Tversky index, in each channel, then the mean (Salehi et al., 2017, arXiv 1706.05721).
@@ -30,7 +33,7 @@ class Tversky:
         """Take the weights of false positives and negatives, and whether each image has its own index."""
         require_classes(activation, "dice or tversky")
         self.activation = activation
-        self.alpha, self.beta, self.smooth, self.per_image = alpha, beta, smooth, per_image
+        self.alpha, self.beta, self.smooth, self.per_image = alpha, beta, max(smooth, _LEAST_SMOOTH), per_image
 
     def __call__(self, raw: torch.Tensor, batch: Batch) -> torch.Tensor:
         """One minus the mean index."""
@@ -55,7 +58,8 @@ class Tversky:
 class Lovasz:
     """The Lovász extension of the Jaccard loss (Berman et al., CVPR 2018, arXiv 1705.08790).
 
-    The hinge in each channel for sigmoid targets, softmax over the classes that are present for softmax targets.
+    The hinge in each channel for sigmoid targets, softmax over the classes that are present for softmax targets. Where
+    each image has its own loss, the mean is over those that have a pixel of weight above zero.
     """
 
     def __init__(self, activation: str, per_image: bool = False) -> None:
@@ -63,7 +67,8 @@ class Lovasz:
         require_classes(activation, "lovasz")
         self.softmax = activation == "softmax"
         mode = "multiclass" if self.softmax else "binary"
-        self.loss = LovaszLoss(mode, per_image=per_image, ignore_index=_IGNORED)
+        self.per_image = per_image
+        self.loss = LovaszLoss(mode, per_image=False, ignore_index=_IGNORED)
 
     def __call__(self, raw: torch.Tensor, batch: Batch) -> torch.Tensor:
         """The mean over channels (sigmoid) or present classes (softmax)."""
@@ -78,6 +83,7 @@ class Lovasz:
         return torch.stack([self._scalar(raw[:, channel], truth[:, channel]) for channel in channels]).mean()
 
     def _scalar(self, raw: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        """Theirs, whose softmax form gives an empty tensor where every pixel is left out."""
-        loss: torch.Tensor = self.loss(raw, truth)
-        return loss.sum()
+        """Theirs of the batch, or the mean of theirs over its images; what is left out whole takes no part."""
+        pieces = zip(raw.split(1), truth.split(1), strict=True) if self.per_image else [(raw, truth)]
+        found = [self.loss(logits, labels) for logits, labels in pieces if (labels != _IGNORED).any()]
+        return torch.stack(found).mean() if found else raw.sum() * 0

@@ -22,6 +22,9 @@ class WeightMap:
 
     U-Net's border weight (Ronneberger et al., 2015) in the form of FullNet (Qu et al., MICCAI 2019): at every pixel,
     distances to the outlines of instances, also from inside; no class balance; 1 everywhere with fewer than two.
+
+    Theirs is made of the whole image and cropped with it. This one is made of what it is given, a crop in training: an
+    instance that the crop cuts has no outline at the cut, and neighbours outside of the crop do not count.
     """
 
     sigma: float = 5.0
@@ -66,13 +69,14 @@ def _along_columns(labels: Labels) -> tuple[Labels, Labels]:
 
 @numba.njit(cache=True)
 def _is_outline(labels: Labels, y: int, x: int) -> bool:
-    """Whether a pixel of an instance touches another label by a side, or the border of the image."""
+    """Whether a pixel of an instance touches another label by a side; what lies beyond the edge is not known."""
     height, width = labels.shape
-    if y == 0 or x == 0 or y == height - 1 or x == width - 1:
-        return True
     label = labels[y, x]
     return bool(
-        labels[y - 1, x] != label or labels[y + 1, x] != label or labels[y, x - 1] != label or labels[y, x + 1] != label
+        (y > 0 and labels[y - 1, x] != label)
+        or (y < height - 1 and labels[y + 1, x] != label)
+        or (x > 0 and labels[y, x - 1] != label)
+        or (x < width - 1 and labels[y, x + 1] != label)
     )
 
 
@@ -117,8 +121,8 @@ def _weights(squares: Labels, owners: Labels, sigma: float, weight0: float, reac
 
 
 def outline(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Pixels of one instance (H, W) that touch its outside by a side, or the border of the image."""
-    padded = np.pad(mask, 1)
+    """Pixels of one instance (H, W) that touch its outside by a side; beyond the edge it goes on as it is there."""
+    padded = np.pad(mask, 1, mode="edge")
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
     return mask & ~inner
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from histofold import stain
 from histofold.competitions.base import Competition
 from histofold.errors import ConfigError
@@ -19,8 +21,10 @@ def preprocess_of(options: AugmentOptions, competition: Competition, scale: floa
         ConfigError: an unknown normalisation, one without a reference, or one of slides.
         DataError: there is no such sample, or Macenko's stains cannot be told apart in it.
     """
+    given = {name: getattr(options, name) for name in ("mean", "std", "stretch", "clahe")}
+    plain = Preprocess.from_dict({**given, "whole": competition.kind != "slides"})
     if options.normalise == "none":
-        return Preprocess(stretch=options.stretch, clahe=options.clahe)
+        return plain
     if options.normalise not in stain.METHODS:
         known = ", ".join(("none", *stain.METHODS))
         raise ConfigError(f"augment.normalise={options.normalise}: expected {known}")
@@ -35,9 +39,7 @@ def preprocess_of(options: AugmentOptions, competition: Competition, scale: floa
         )
     image = competition.image(competition.sample(str(options.reference)).sample_id)
     numbers = stain.METHODS[options.normalise][0](image if scale == 1 else reduce_array(image, scale))
-    return Preprocess(
-        stretch=options.stretch, clahe=options.clahe, stain_method=options.normalise, stain_numbers=numbers
-    )
+    return replace(plain, stain_method=options.normalise, stain_numbers=numbers)
 
 
 def check_mixing(options: AugmentOptions, competition: Competition) -> None:
