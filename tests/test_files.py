@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 
 from histofold import files
 from histofold.errors import DataError
-from histofold.files import HOST, TEMPORARY, atomic, file_digest, reading, write_text
+from histofold.files import HOST, TEMPORARY, atomic, file_digest, reading, scratch, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -53,6 +54,56 @@ def test_leftovers_of_killed_processes_of_this_machine_go(tmp_path: Path) -> Non
     (tmp_path / young).write_text("half")
     write_text(tmp_path / "a.txt", "whole")
     assert names(tmp_path) == sorted([*kept, young, "a.txt"])
+
+
+def half_a_folder(path: Path, age: float) -> Path:
+    """A folder with a file below it, both last written `age` seconds ago."""
+    (path / "dataset").mkdir(parents=True)
+    (path / "dataset" / "model.ckpt").write_bytes(b"half")
+    for one in (path / "dataset" / "model.ckpt", path / "dataset", path):
+        os.utime(one, (time.time() - age,) * 2)
+    return path
+
+
+def test_folders_of_killed_processes_go_as_their_files_do(tmp_path: Path) -> None:
+    gone, day = dead(), files.LEFT_ALONE
+    half_a_folder(tmp_path / f".kernel.{HOST}-{gone}{TEMPORARY}", 2 * day)
+    kept = [
+        half_a_folder(tmp_path / f".a.{HOST}-{os.getppid()}{TEMPORARY}", 2 * day),
+        half_a_folder(tmp_path / f".b.{HOST}-{gone}{TEMPORARY}", day / 2),
+        half_a_folder(tmp_path / f".c.{HOST}-{gone}{TEMPORARY}", 2 * day),
+        half_a_folder(tmp_path / "d", 2 * day),
+    ]
+    # A file deep within was written today: another container's process of that number may be at work.
+    os.utime(kept[2] / "dataset" / "model.ckpt")
+    link = tmp_path / f".e.{HOST}-{gone}{TEMPORARY}"
+    link.symlink_to(kept[3])
+    os.utime(link, (0, 0), follow_symlinks=False)
+    with scratch(tmp_path / "final") as folder:
+        assert names(tmp_path) == sorted([*(path.name for path in kept), folder.name])
+        assert folder.name == f".final.{HOST}-{os.getpid()}{TEMPORARY}", "as it would be found by another process"
+    assert (kept[3] / "dataset" / "model.ckpt").exists(), "a link is deleted, and not what it leads to"
+    assert names(tmp_path) == sorted(path.name for path in kept)
+
+
+def test_a_temporary_folder_goes_unless_it_is_renamed(tmp_path: Path) -> None:
+    left = tmp_path / "runs" / f".fast.{HOST}-{os.getpid()}{TEMPORARY}"
+    half_a_folder(left, 0)
+
+    def interrupted() -> None:
+        with scratch(tmp_path / "runs" / "fast") as folder:
+            assert folder == left
+            assert names(folder) == []
+            (folder / "a").write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert names(tmp_path / "runs") == []
+    with scratch(tmp_path / "runs" / "fast") as folder:
+        (folder / "a").write_text("whole")
+        folder.rename(tmp_path / "runs" / "fast")
+    assert names(tmp_path / "runs") == ["fast"]
 
 
 def test_a_machine_that_is_short_of_memory_is_no_fault_of_the_file(

@@ -153,3 +153,16 @@ def test_kaggle_s_gpu_is_asked_where_one_was_measured(tmp_path: Path, capsys: py
     assert "GPU memory about 9 GB of 16 GB" in capsys.readouterr().out
     limits.Plan("predict", 0, 0, 0).check(frame)
     assert "GPU" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_shared_memory_is_known_where_it_has_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    (tmp_path / "shm").mkdir()
+    monkeypatch.setattr(limits, "SHARED", tmp_path / ("shm" if there else "none"))
+    found = limits.of(LimitsConfig("kaggle", "kaggle", 0.0), tmp_path)
+    assert (found.shared is not None) == there
+    plan = limits.Plan("read", 1, 1, 1.0, shared=1 << 60)
+    assert ("shared memory about" in plan.line(found)) == there
+    assert "shared memory" not in limits.Plan("read", 1, 1, 1.0).line(found)

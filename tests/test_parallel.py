@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -78,3 +81,55 @@ def test_one_call_that_ends_early_leaves_another_alone() -> None:
         first.close()
         assert len(list(second)) == 29
         assert len(list(each(who, [1, 2], 2))) == 2
+
+
+PARENT = """
+import os, sys, time
+sys.path[:0] = [{here!r}, {source!r}]
+from histofold.parallel import each
+from test_parallel import who
+
+def slow(value):
+    print(os.getpid(), flush=True)
+    time.sleep(100)
+
+if __name__ == "__main__":
+    if {busy}:
+        list(each(slow, [0, 1], 2))
+    list(each(who, list(range(20)), 2))  # and now they wait for more
+    from histofold.parallel import _Kept
+    print(*_Kept.pool._processes, sep="\\n", flush=True)
+    time.sleep(100)
+"""
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie that nobody has asked for its end."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="Linux tells whether a process is there")
+@pytest.mark.parametrize("busy", [False, True])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path, how: int, busy: bool) -> None:
+    here = Path(__file__).parent
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.format(here=str(here), source=str(here.parent / "src"), busy=busy))
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as parent:
+        try:
+            assert parent.stdout is not None
+            pids = [int(parent.stdout.readline()) for _ in range(2)]
+            assert all(map(runs, pids))
+            parent.send_signal(how)
+            parent.wait()
+            end = time.monotonic() + 5
+            while any(map(runs, pids)) and time.monotonic() < end:
+                time.sleep(0.05)
+            assert not any(map(runs, pids))
+        finally:
+            parent.kill()
+            for pid in filter(runs, pids):
+                os.kill(pid, signal.SIGKILL)

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -18,7 +19,7 @@ from histofold.errors import DataError, ResourceError
 
 HOST = platform.node()[:32]
 TEMPORARY = ".partial"
-"""Ending of a file that is still being written; such a file is never read and may be deleted at any time."""
+"""Ending of what is still being written; such a file or folder is never read and may be deleted at any time."""
 PIECES = 16
 PIECE_BYTES = 64 << 10
 """A large file is known by its size and PIECES pieces of PIECE_BYTES, evenly spread; a small one by all its bytes."""
@@ -40,9 +41,7 @@ def atomic(path: Path) -> Iterator[Path]:
     if path.parent not in _swept:
         sweep(path.parent)
         _swept.add(path.parent)
-    # Host and process keep two processes that write the same file, perhaps on a shared disk, from mixing their bytes:
-    # the last rename wins.
-    temporary = path.with_name(f".{path.name}.{HOST}-{os.getpid()}{TEMPORARY}")
+    temporary = _beside(path)
     # A killed process may have had this very number, as the first one of a container has each time: GDAL, for one,
     # would read what stands there before it writes.
     temporary.unlink(missing_ok=True)
@@ -62,15 +61,41 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def scratch(path: Path) -> Iterator[Path]:
+    """Give an empty temporary folder beside `path`, to be filled and renamed; what is left of it goes with the block.
+
+    What processes of this machine left in that place when they were killed goes, too.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sweep(path.parent)
+    temporary = _beside(path)
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process with this very number
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _beside(path: Path) -> Path:
+    """The temporary name of this process for what is to be `path`.
+
+    Host and process keep two processes that write the same, perhaps on a shared disk, from mixing their bytes: the last
+    rename wins.
+    """
+    return path.with_name(f".{path.name}.{HOST}-{os.getpid()}{TEMPORARY}")
+
+
 LEFT_ALONE = 24 * 3600
-"""Seconds for which another process's temporary file is left alone."""
+"""Seconds for which another process's temporary files and folders are left alone."""
 
 PLENTY = 1 << 30
 """Bytes of free memory beside which a file that asks for more has wrong numbers in it."""
 
 
 def sweep(folder: Path) -> None:
-    """Delete the temporary files in `folder` of processes of this machine that are there no more, a day after.
+    """Delete temporary files and folders in `folder` of processes of this machine that are there no more, a day after.
 
     On one machine, containers may have its name and numbers of their own: what another one still writes is younger.
     """
@@ -83,8 +108,21 @@ def sweep(folder: Path) -> None:
         found = mine.fullmatch(path.name)
         if found and not _alive(int(found[1])):
             with suppress(OSError):  # its mode may be what it likes, and another process may have been faster
-                if time.time() - path.stat().st_mtime > LEFT_ALONE:
-                    path.unlink()
+                if time.time() - _touched(path) > LEFT_ALONE:
+                    _delete(path)
+
+
+def _touched(path: Path) -> float:
+    """When a file, or the newest of what is in a folder, was written last, in seconds since 1970."""
+    inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else ()
+    return max(one.lstat().st_mtime for one in (path, *inside))
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _alive(pid: int) -> bool:

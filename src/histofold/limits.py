@@ -16,18 +16,24 @@ GB = 1_000_000_000
 KAGGLE = {"memory": 29 * GB, "disk": 20 * GB, "gpu": 16 * GB, "hours": 9.0}
 """Frame of a Kaggle notebook with one GPU."""
 UNITS = {"": 1, "k": 1e3, "m": 1e6, "g": 1e9, "t": 1e12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+SHARED = Path("/dev/shm")
+"""Where Linux keeps memory that processes share; containers have 64 MB of it unless they are given more."""
 UNLIMITED = 1 << 60
 """What cgroup v1 reports where nothing is limited is a little below 2 ** 63."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a step may use: bytes of memory and disk, seconds (None: as long as it takes), and bytes of GPU memory."""
+    """What a step may use: bytes of memory and disk, seconds (None: as long as it takes), and bytes of GPU memory.
+
+    `shared` is how much of `memory` processes may hand to one another: Linux limits it; None elsewhere.
+    """
 
     memory: int
     disk: int
     seconds: float | None = None
     gpu: int | None = None
+    shared: int | None = None
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class Plan:
         peak_memory, disk: bytes; over all processes, and written.
         seconds: wall time.
         gpu: bytes of GPU memory; 0 where nothing was measured on one.
+        shared: bytes of `peak_memory` that processes hand to one another through `SHARED`.
         advice: what to change when `memory`, `disk` or `time` is short, by that key; there are defaults.
     """
 
@@ -48,6 +55,7 @@ class Plan:
     seconds: float
     advice: dict[str, str] = field(default_factory=dict)
     gpu: int = 0
+    shared: int = 0
 
     def check(self, limits: Limits) -> None:
         """Print the plan beside the limits.
@@ -76,6 +84,7 @@ class Plan:
             ("disk", self.disk, limits.disk),
             ("time", self.seconds, limits.seconds),
             *([("GPU memory", self.gpu, limits.gpu)] if self.gpu else []),
+            *([("shared memory", self.shared, limits.shared)] if self.shared and limits.shared is not None else []),
         ]
 
 
@@ -83,6 +92,7 @@ ADVICE = {
     "memory": "use fewer workers (prepare.workers=1), a smaller tile or a larger scale, or set limits.memory",
     "disk": "free some, move paths.prepared, take a larger prepare.scale or fewer prepare.grids, or set limits.disk",
     "GPU memory": "take a smaller predict.batch, predict.tile or fewer members",
+    "shared memory": f"use fewer processes, or give the container more of {SHARED} (docker run --shm-size=2g)",
     "time": "split the work over machines with shard=i/n, take a larger scale, or raise limits.hours",
 }
 """What to change when something is short, unless the plan knows better."""
@@ -109,6 +119,7 @@ def of(config: LimitsConfig, folder: Path, held: int = 0) -> Limits:
         available_disk(folder) if disk is None else disk,
         hours * 3600 if hours else None,
         int(KAGGLE["gpu"]) if kaggle else None,
+        available_disk(SHARED) if SHARED.is_dir() else None,
     )
 
 

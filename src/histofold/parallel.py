@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +35,25 @@ def single_threaded() -> None:
     import cv2
 
     cv2.setNumThreads(1)
+
+
+def begin() -> None:
+    """Prepare a worker process: OpenCV keeps to one thread, and the process ends with the one that started it.
+
+    Each worker holds both ends of the queue that tasks come through. Where its parent is killed nobody else closes it,
+    so that workers would wait for another task for ever, with all their memory.
+    """
+    single_threaded()
+    threading.Thread(target=_end_with_parent, name="end-with-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is None:  # not started by another process: nothing to wait for
+        return
+    wait([parent.sentinel])
+    # At once, in whatever it is: nobody asks for the result any more, and files are either whole or absent.
+    os._exit(1)
 
 
 @contextmanager
@@ -119,7 +140,7 @@ def _pool(least: int, most: int) -> ProcessPoolExecutor:
     if _Kept.pool is None or not least <= _Kept.count <= most or _Kept.made_in != here or _broken(_Kept.pool):
         _drop()
         context = multiprocessing.get_context("spawn")
-        _Kept.pool = ProcessPoolExecutor(least, mp_context=context, initializer=single_threaded)
+        _Kept.pool = ProcessPoolExecutor(least, mp_context=context, initializer=begin)
         _Kept.count, _Kept.made_in = least, here
     return _Kept.pool
 

@@ -157,8 +157,13 @@ def test_the_plan_of_own_images(nuclei: Any, tmp_path: Path, predict: Callable[.
     code, text = predict(nuclei, folder)
     assert (code, "predict: memory about" in text, "1 of 3 samples failed (c)" in text) == (1, True, True)
     (folder / "c.tif").unlink()
-    code, text = predict(nuclei, folder, "limits.memory=10MB")
-    assert (code, "memory about" in text) == (0, False), "all are kept"
+    labels = place(tmp_path, nuclei, "mine") / "labels" / "a.tif"
+    before = labels.stat().st_mtime_ns
+    code, text = predict(nuclei, folder, "limits.memory=1M")
+    assert (code, "predict would need memory" in text) == (1, True), "all are kept, but labels are made again"
+    assert labels.stat().st_mtime_ns == before
+    assert predict(nuclei, folder)[0] == 0
+    assert labels.stat().st_mtime_ns > before
 
 
 def test_a_folder_without_one_readable_image_says_so(
@@ -181,6 +186,9 @@ def test_labels_of_large_images_are_part_of_the_plan() -> None:
     small = own.with_labels(plan, [own.SampleSize(100, 100)] * 3, instances=True)
     assert small.peak_memory < wide.peak_memory
     assert small.disk == 72_000
+    wide = own.with_labels(plan, [slide, own.SampleSize(100, 100)], True, [own.SampleSize(100, 100)])
+    assert wide.peak_memory > 40 * 40_000**2, "labels of a slide that is predicted already are made again"
+    assert wide.disk == 24_000
 
 
 def test_shards_share_the_images(nuclei: Any, tmp_path: Path, predict: Callable[..., tuple[int, str]]) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -12,8 +16,10 @@ import torch
 from omegaconf import OmegaConf
 
 from histofold import cli
+from histofold.evaluation import depths
 from histofold.evaluation.depths import Depth, nested, report
 from histofold.evaluation.pruned import note
+from histofold.files import HOST, TEMPORARY
 from histofold.inference import checkpoint
 from histofold.inference.ensemble import Ensemble
 from histofold.inference.member import Member
@@ -170,3 +176,32 @@ def test_a_run_that_was_trained_under_the_name_is_not_replaced(
     own.mkdir(exist_ok=True)
     assert cli.main("evaluate", [*trained, "runs=[nested]", "folds=all", "evaluate.depths=0.01"]) == 1
     assert "trained under this name" in capsys.readouterr().err
+
+
+def test_depths_are_refused_by_a_limit_before_anything_is_predicted(
+    trained: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [*trained, "runs=[nested]", "folds=all", "evaluate.depths=0.01"]
+    shutil.rmtree(oof(trained) / "nested_fast", ignore_errors=True)  # another test's, of whatever kind
+    predicted: list[object] = []
+    monkeypatch.setattr(depths, "predict_samples", lambda *jobs: predicted.append(jobs))
+    assert cli.main("evaluate", [*asked, "limits.memory=1M"]) == 1
+    shown = capsys.readouterr()
+    assert "evaluate.depths: memory about" in shown.out
+    assert "evaluate.depths would need memory" in shown.err
+    assert cli.main("evaluate", [*asked, "limits.disk=1k"]) == 1
+    assert "evaluate.depths would need disk" in capsys.readouterr().err
+    assert not predicted
+    assert not list(oof(trained).glob(".nested_fast*"))
+
+
+def test_what_a_killed_process_left_of_other_depths_goes(trained: list[str]) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    left = oof(trained) / f".nested_fast.{HOST}-{process.pid}{TEMPORARY}"
+    (left / "L1").mkdir(parents=True)
+    for path in (left / "L1", left):
+        os.utime(path, (0, 0))
+    shutil.rmtree(oof(trained) / "nested_fast", ignore_errors=True)  # another test's, of whatever kind
+    assert cli.main("evaluate", [*trained, "runs=[nested]", "folds=all", "evaluate.depths=1"]) == 0
+    assert not left.exists()

@@ -12,7 +12,7 @@ import pytest
 
 from histofold.config import LimitsConfig
 from histofold.errors import ResourceError
-from histofold.evaluation import room
+from histofold.evaluation import ensembling, objective, room
 
 GB = 1_000_000_000
 
@@ -21,6 +21,7 @@ GB = 1_000_000_000
 class Evaluate:
     workers: int
     tune: bool = True
+    second_level: str = "off"
 
 
 @dataclass
@@ -75,3 +76,31 @@ def test_instances_are_tuned_at_the_size_of_their_predictions() -> None:
     assert eighth.seconds * 30 < whole.seconds
     assert eighth.peak_memory < whole.peak_memory
     assert 10 < eighth.seconds < 120  # 98 fields of glomeruli took 28 seconds on two cores
+
+
+def test_a_second_level_holds_every_sample(workers: Callable[..., int]) -> None:
+    """The truth of all is kept at full size, and what was found at the size of the predictions."""
+    pixels = [1_000_000] * 500
+    for scale, least in ((1.0, 8), (4.0, 4)):
+        without, within = (room.plan("instances", pixels, 1, 1, 0, scale, second=second) for second in (False, True))
+        more = within.peak_memory - without.peak_memory
+        assert least * sum(pixels) <= more <= 16 * sum(pixels)
+
+
+def test_what_a_limit_leaves_is_what_a_search_may_keep(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room.planning, "resident", lambda: GB // 2)
+    competition = SimpleNamespace(kind="images", truth="instances", metric="dsb", name="drawn")
+    samples = pd.DataFrame({"sample_id": ["a", "b"], "fold": [0, 1], "height": 1000, "width": 1000})
+    needed = room.plan("instances", [1_000_000] * 2, 2, 2, GB // 2).peak_memory
+    members: Any = SimpleNamespace(rows=samples, bands=[SimpleNamespace(scale=1.0)] * 2, weights=(0.5, 0.5))
+    for more, most in ((50_000_000, 50_000_000), (-50_000_000, 0)):
+        config: Any = Config(LimitsConfig(str(needed + more), "100G", 0), Evaluate(2))
+        workspace: Any = SimpleNamespace(config=config, competition=competition, oof=tmp_path)
+        tuned: Any = SimpleNamespace(instances=None)
+        scorer: Any = ensembling._judges(workspace, members, tuned).all._score
+        assert scorer.kept.room <= most
+    monkeypatch.setattr(objective, "available_memory", lambda: 100 * GB)
+    assert objective.Kept().room == objective.KEPT
+    assert objective.Kept(50).room == 50
+    monkeypatch.setattr(objective, "available_memory", lambda: 100)
+    assert objective.Kept(50).room == 25, "the machine counts, too"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
@@ -17,6 +19,7 @@ import pytest
 from kaggle_tree import Machine, find_something
 
 from histofold.cli import main
+from histofold.files import HOST, TEMPORARY
 from histofold.kaggle import notebook, package, wheels
 from histofold.offline import start
 from histofold.offline.manifest import MARKER, Manifest, Wheel
@@ -291,6 +294,19 @@ def test_too_large_is_refused_and_the_old_export_stays(nuclei: World, capsys: py
     assert nuclei.run("kernel", "kernel.limit=10k") == 1
     assert "kernel.limit" in capsys.readouterr().err
     assert (nuclei.kernel / "dataset" / MARKER).read_bytes() == before
+    assert [path.name for path in nuclei.submission.iterdir() if path.name.startswith(".")] == []
+
+
+def test_what_a_killed_process_left_of_an_export_goes(nuclei: World) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    left = nuclei.submission / f".kernel.{HOST}-{process.pid}{TEMPORARY}"
+    (left / "dataset" / "models").mkdir(parents=True)
+    (left / "dataset" / "models" / "model.ckpt").write_bytes(b"half")
+    for path in sorted(left.rglob("*"), reverse=True):
+        os.utime(path, (0, 0))
+    os.utime(left, (0, 0))
+    assert nuclei.run("kernel") == 0
     assert [path.name for path in nuclei.submission.iterdir() if path.name.startswith(".")] == []
 
 

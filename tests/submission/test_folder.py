@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import cv2
@@ -35,8 +36,55 @@ def test_hidden_files_are_no_images(tmp_path: Path) -> None:
         find_images(tmp_path)
 
 
+def scans(where: Path, sizes: dict[str, int]) -> Path:
+    """A folder `scans` with a file of each name and size."""
+    folder = where / "scans"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, size in sizes.items():
+        (folder / name).write_bytes(b"\0" * size)
+    return folder
+
+
+def test_machines_that_share_the_work_agree_on_a_place_by_what_is_in_a_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results, images = tmp_path / "results", {"a.png": 1, "b.tif": 2}
+    monday, elsewhere = scans(tmp_path / "mon", images), scans(tmp_path / "mount" / "mon", images)
+    tuesday = [scans(tmp_path / where, {**images, "b.tif": 3}) for where in ("tue", "mount/tue")]
+    places = []
+    for folder in (monday, tuesday[0], tuesday[1], elsewhere):
+        places.append(place_of(results, folder, shared=True))
+        claim(places[-1], folder, shared=True)
+    assert places[0] == places[3] == results / "scans"
+    assert places[1] == places[2]
+    assert re.fullmatch(r"scans-[0-9a-f]{4}", places[1].name)
+    said = f"holds the results of other images, once in {monday}; those of {tuesday[1]} go to {places[1].name}"
+    assert said in capsys.readouterr().out
+    with pytest.raises(DataError, match=f"another command began to write the results of {monday}"):
+        claim(results / "scans", tuesday[0], shared=True)
+    # The same path on another machine, whose disk holds another folder there.
+    scans(tmp_path / "mon", {"a.png": 5})
+    assert place_of(results, monday, shared=True) not in places
+    # One machine alone knows a folder by its path, and what is in it by now.
+    assert place_of(results, monday) == results / "scans"
+    claim(results / "scans", monday)
+    assert place_of(results, monday, shared=True) == results / "scans"
+
+
+def test_shared_results_from_before_contents_were_written_down_are_those_of_the_path(tmp_path: Path) -> None:
+    results, images = tmp_path / "results", {"a.png": 1}
+    monday, elsewhere = scans(tmp_path / "mon", images), scans(tmp_path / "mount", images)
+    (results / "scans").mkdir(parents=True)
+    (results / "scans" / "source.txt").write_text(f"{monday}\n")
+    assert place_of(results, elsewhere, shared=True) != results / "scans"
+    assert place_of(results, monday, shared=True) == results / "scans"
+    claim(results / "scans", monday, shared=True)
+    assert place_of(results, elsewhere, shared=True) == results / "scans", "it is written down now"
+
+
 def test_two_folders_of_one_name_have_results_of_their_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    results, monday, tuesday = tmp_path / "results", tmp_path / "mon" / "scans", tmp_path / "tue" / "scans"
+    results = tmp_path / "results"
+    monday, tuesday, wednesday = (scans(tmp_path / day, {f"{day}.png": 1}) for day in ("mon", "tue", "wed"))
     assert place_of(results, monday) == results / "scans"
     claim(results / "scans", monday)
     assert place_of(results, monday) == results / "scans", "once more"
@@ -50,13 +98,9 @@ def test_two_folders_of_one_name_have_results_of_their_own(tmp_path: Path, capsy
     claim(second, tuesday)
     assert place_of(results, tuesday) == second, "and keeps them"
     with pytest.raises(DataError, match=f"another command began to write the results of {tuesday}"):
-        claim(second, tmp_path / "wed" / "scans")
-    # Machines that share the work may have the folder in different places.
-    assert place_of(results, tuesday, shared=True) == results / "scans"
-    claim(results / "scans", tuesday, shared=True)
-    assert place_of(results, monday) == results / "scans", "it stays whose it was"
+        claim(second, wednesday)
     # Not likely: its digits are those of a third folder, too.
-    (second / "source.txt").write_text(f"{tmp_path / 'wed' / 'scans'}\n")
+    (second / "source.txt").write_text(f"{wednesday}\n")
     assert len(place_of(results, tuesday).name) == len("scans-") + 8
 
 
@@ -66,7 +110,8 @@ def test_results_from_before_sources_were_written_down_are_those_of_the_name(tmp
 
 
 def test_a_folder_may_have_any_name(tmp_path: Path) -> None:
-    folder = tmp_path / "Stra\udcdfe"  # Latin-1 on a disk of bytes
+    # Latin-1 on a disk of bytes.
+    folder = scans(tmp_path / "mine", {"Stra\udcdfe.png": 1}).rename(tmp_path / "Stra\udcdfe")
     first = place_of(tmp_path, folder)
     claim(first, folder)
     assert place_of(tmp_path, folder) == first

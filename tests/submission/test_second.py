@@ -18,7 +18,7 @@ from histofold import competitions, compose, instances
 from histofold.competitions import images
 from histofold.config import CompetitionConfig, SubmitConfig
 from histofold.errors import DataError
-from histofold.evaluation import secondrun
+from histofold.evaluation import run, secondrun
 from histofold.inference.bandfile import BandFile
 from histofold.inference.ensemble import Ensemble, RunWeight
 from histofold.instances.secondlevel import SecondLevel
@@ -190,3 +190,38 @@ def test_an_ensemble_that_was_evaluated_with_the_spread_predicts_it(world: Any) 
     assert not submission.predictor().spread
     wider = replace(submission, ensemble=replace(submission.ensemble, bands=(*submission.ensemble.bands, "spread")))
     assert wider.predictor().spread
+
+
+def test_an_evaluation_that_fails_leaves_the_old_ensemble_its_second_level(
+    world: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert world.run("evaluate", *QUICK, "evaluate.second_level=on") == 0
+    before, written = record(world), world.oof / "ensembles" / "second" / "one.json"
+    old = written.read_bytes()
+
+    def broken(*_: Any) -> None:
+        raise DataError("a checkpoint is gone")
+
+    changed = ("evaluate.second_level=on", "instances=watershed", "instances.min_size=9")
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "describe", broken)
+        assert world.run("evaluate", *QUICK, *changed) == 1
+    assert "a checkpoint is gone" in capsys.readouterr().err
+    assert record(world) == before
+    assert before.second_path(world.root / "oof") == written
+    assert world.run("evaluate", *QUICK, *changed) == 0
+    assert written.read_bytes() != old, "it would have been another one"
+    assert record(world).second_path(world.root / "oof") == written
+
+
+def test_runs_of_different_sizes_are_refused_before_the_work(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = world.oof / "run" / "fold1" / "config.yaml"
+    text = path.read_text()
+    worked: list[object] = []
+    monkeypatch.setattr(run, "mix", lambda *given: worked.append(given))
+    path.write_text(f"{text}predict: {{size: 12}}\n")
+    try:
+        assert world.run("evaluate", *QUICK) == 1
+    finally:
+        path.write_text(text)
+    assert not worked

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 
+from histofold import limits
 from histofold.compose import ROOT, compose, load
 from histofold.config import Config
+from histofold.errors import ResourceError
 from histofold.inference import checkpoint
 from histofold.inference.planning import SampleSize
 from histofold.tiles.folds import in_cv
-from histofold.training import planning
+from histofold.training import oof, planning
 from histofold.training.device import fabric_for
 from histofold.training.run import build, member_of, spec_of
 from histofold.training.state import Progress, save
@@ -44,7 +46,14 @@ class Fold:
             setattr(config.train, name, value)
         made = [*sizes] or [SampleSize(600, 500)]
         return planning.plan(
-            config, self.fabric, self.parts, self.dataset, self.folder, made, lambda net: member_of(net, self.spec)
+            config,
+            self.fabric,
+            self.parts,
+            self.dataset,
+            self.folder,
+            made,
+            lambda net: member_of(net, self.spec),
+            "mask",
         )
 
 
@@ -112,6 +121,32 @@ def test_more_epochs_take_longer_and_larger_batches_more_memory(fold: Fold) -> N
     assert fold.plan(workers=3).peak_memory >= fold.plan().peak_memory + 2 * planning.LOADER_BYTES
 
 
+def test_batches_that_are_drawn_ahead_count(fold: Fold, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fold.dataset, "crop", 1024)
+    monkeypatch.setattr(planning, "_step", lambda *_: None)  # what it takes to learn from them is the same for all
+    monkeypatch.setattr(planning.planning, "plan", lambda *_: planning.Plan("predict", 0, 0, 100.0))
+    batch = 4 * sum(value.nbytes for value in fold.dataset[(0, 0)].values())
+    assert batch > 4 * 1024**2 * 3
+    alone = fold.plan(batch=4)  # the larger peak first: what follows may find memory that the allocator kept
+    one, four = fold.plan(batch=4, workers=1), fold.plan(batch=4, workers=4)
+    assert four.peak_memory - alone.peak_memory > 4 * planning.LOADER_BYTES + 4 * 4 * batch
+    ahead = planning.PREFETCH * batch
+    assert (alone.shared, one.shared, four.shared) == (0, ahead + batch, 4 * ahead + batch)
+    with pytest.raises(ResourceError, match=r"train would need shared memory .*64 MB; take fewer train\.workers .*shm"):
+        four.check(limits.Limits(1 << 50, 1 << 50, shared=64_000_000))
+    four.check(limits.Limits(1 << 50, 1 << 50))  # where processes share memory in another way
+    alone.check(limits.Limits(1 << 50, 1 << 50, shared=0))
+
+
+def test_the_scores_at_the_end_count(fold: Fold, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planning, "try_out", lambda *_: planning.Step(10.0, 1, 1000, 1000))
+    monkeypatch.setattr(planning.planning, "plan", lambda *_: planning.Plan("predict", 0, 0, 100.0))
+    held = planning.planning.resident()
+    small, large = (fold.plan(SampleSize(side, side)).peak_memory for side in (100, 10_000))
+    assert small >= held
+    assert large - small > 20 * 10_000**2
+
+
 @pytest.mark.parametrize(
     ("limit", "expected"),
     [
@@ -132,3 +167,38 @@ def test_train_refuses_what_does_not_fit_and_leaves_nothing(
     assert expected in shown.err
     assert "train: memory about" in shown.out
     assert not list((root / "oof").rglob("config.yaml"))
+
+
+def test_what_is_left_of_a_trained_fold_is_planned_and_scored_by_as_many_processes_as_fit(
+    fold: Fold, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from histofold.cli import main
+
+    root = fold.folder.parent
+    places = [f"paths.{name}={root / name}" for name in ("input", "prepared", "oof", "submissions")]
+    given = ["competition=demo_kidney", *places, *SMALL, "train.epochs=1", "train.validate_every=0", "run=left"]
+    assert main("train", given) == 0
+    said = capsys.readouterr().out
+    assert "predictions only" not in said, "they are in the plan of the training"
+    place = root / "oof" / "demo_kidney" / "left" / "fold0"
+    (place / "scores.csv").unlink()
+    predicted = sorted((place / "predictions").iterdir())
+    predicted[0].unlink()
+    assert main("train", [*given, "limits.memory=1MB"]) == 1
+    shown = capsys.readouterr()
+    assert "train, predictions only: memory about" in shown.out
+    assert "train, predictions only would need memory" in shown.err
+    assert sorted((place / "predictions").iterdir()) == predicted[1:]
+
+    counts: list[int] = []
+    real = oof.each
+    monkeypatch.setattr(oof, "each", lambda *asked: counts.append(asked[2]) or real(asked[0], asked[1], 1))
+    monkeypatch.setattr(oof.room, "WORKER_BYTES", 1 << 50)
+    assert main("train", [*given, "evaluate.workers=2"]) == 0
+    shown = capsys.readouterr()
+    assert "train, predictions only: memory about" in shown.out
+    assert "train, scores: 1 of " in shown.out
+    assert counts == [1]
+    (place / "scores.csv").unlink()
+    assert main("train", [*given, "evaluate.workers=1", "limits.memory=1MB"]) == 1
+    assert "train, scores would need memory" in capsys.readouterr().err

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
+from histofold import limits
 from histofold.errors import ConfigError, DataError
+from histofold.evaluation import room
 from histofold.evaluation.oof import Run
 from histofold.evaluation.pruned import CHOSEN, DEPTHS_FILE
 from histofold.evaluation.repeats import one_network
-from histofold.files import atomic, sha256, write_text
-from histofold.inference import checkpoint
+from histofold.files import atomic, scratch, sha256, write_text
+from histofold.inference import checkpoint, planning
 from histofold.inference.checkpoint import Spec
 from histofold.inference.member import Member
 from histofold.inference.predict import fingerprint_of, predict_samples
+from histofold.limits import Plan
 from histofold.models.unetpp import DEPTHS, choose_depth
-from histofold.sources import job
+from histofold.sources import job, size_of
 from histofold.training.oof import score_fold, settings_of
 from histofold.workspace import Workspace
+
+TIME = "prune one run at a time or on fewer folds (folds=[0,1]), take fewer views (predict.tta), or raise limits.hours"
+"""What to change when the time is short."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +67,16 @@ def prune(workspace: Workspace, run: Run, table: pd.DataFrame, folds: list[int],
     Raises:
         ConfigError: the run is no UNet++.
         DataError: a fold is not finished, the folds are different networks, or a run of that name was trained.
+        ResourceError: memory, disk or time would not suffice; nothing was predicted.
     """
     name = f"{run.name}_fast"
     target = workspace.oof / name
     _require(run, folds, target)
-    with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=workspace.oof) as temporary:
-        found = [_measure(workspace, run, table, folds, depth, Path(temporary)) for depth in DEPTHS]
+    workspace = _with_room(workspace, run, table, folds)
+    with scratch(target) as temporary:
+        found = [_measure(workspace, run, table, folds, depth, temporary) for depth in DEPTHS]
         depth, honest = _chosen(found, tolerance), nested(found, tolerance)
-        made = Path(temporary) / f"L{depth}"
+        made = temporary / f"L{depth}"
         for fold in folds:
             _complete(workspace, run, made / f"fold{fold}", fold, name, depth)
         text = report(run.name, found, depth, tolerance, honest, table["fold"].nunique())
@@ -132,6 +140,34 @@ def _require(run: Run, folds: list[int], target: Path) -> None:
         raise DataError(f"{run.folder}: fold {missing[0]} is not finished; train it (fold={missing[0]}) first")
     if target.exists() and not (target / DEPTHS_FILE).exists():
         raise DataError(f"{target}: a run that was trained under this name; rename it, or delete it")
+
+
+def _with_room(workspace: Workspace, run: Run, table: pd.DataFrame, folds: list[int]) -> Workspace:
+    """Print what all depths need beside `limits.*`; gives the workspace with as many processes as there is memory for.
+
+    Raises:
+        ConfigError: a limit cannot be read.
+        ResourceError: it does not fit; says what is short, and what to change.
+    """
+    settings, held_out = settings_of(workspace.config), table[table["fold"].isin(folds)]
+    spec, _ = checkpoint.load(run.fold(folds[0]) / "model.ckpt")
+    sizes = [size_of(workspace.competition, workspace.sample(str(name))) for name in held_out["sample_id"]]
+    plans = []
+    for depth in DEPTHS:
+        # Untrained: it takes as long, and a folder of its own is not there yet to load it from.
+        member = Member.build(_pruned(spec, run.name, depth)).to(settings.torch_device()).eval().requires_grad_(False)
+        member = member.to(memory_format=torch.channels_last)
+        plans.append(planning.plan(sizes, spec.scale, [member], settings))
+    written = len(DEPTHS) * sum((run.fold(fold) / "model.ckpt").stat().st_size for fold in folds)
+    Plan(
+        "evaluate.depths",
+        max(one.peak_memory for one in plans),
+        written + sum(one.disk for one in plans),
+        sum(one.seconds for one in plans),
+        {**plans[0].advice, "disk": room.ADVICE["disk"], "time": TIME},
+        max(one.gpu for one in plans),
+    ).check(limits.of(workspace.config.limits, workspace.oof, planning.resident()))
+    return Workspace(room.fitting(workspace, held_out, 1, spec.scale, tune=False, step="evaluate.depths, scores"))
 
 
 def _pruned(spec: Spec, name: str, depth: int) -> Spec:

@@ -10,8 +10,9 @@ import numpy as np
 
 from histofold import instances
 from histofold.errors import ConfigError
+from histofold.evaluation import room
 from histofold.evaluation.gridsearch import sparse
-from histofold.evaluation.objective import LEVELS, Scorer
+from histofold.evaluation.objective import LEVELS, Kept, Scorer
 from histofold.evaluation.search import STRATEGIES, Found, Objective, Weights, search, worth
 from histofold.evaluation.simplest import simplest
 from histofold.evaluation.tune import Members, Tuned, decoded_scores, histograms, thresholded_scores, tune
@@ -98,7 +99,8 @@ def _judges(workspace: Workspace, members: Members, tuned: Tuned) -> Judges:
     The submission's own setting would carry the fold's truth into the choice of its weights.
     """
     ids = tuple(str(sample_id) for sample_id in members.rows["sample_id"])
-    scorer = Scorer(workspace.competition, ids, members.bands, (), workspace.config.evaluate.workers)
+    free = room.left(workspace, members.rows, len(members.weights), members.bands[0].scale)
+    scorer = Scorer(workspace.competition, ids, members.bands, (), workspace.config.evaluate.workers, Kept(free))
     if tuned.instances is None:
         every = Objective(scorer, len(ids))
         return Judges(every, {}, every)

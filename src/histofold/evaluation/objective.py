@@ -35,7 +35,8 @@ PIXELS = 1 << 20
 """Pixels of a sample, about, that a search for masks looks at: an even lattice of those of a slide."""
 
 KEPT = 4 << 30
-"""Bytes of samples that stay in memory from one pass to the next, at most; `SHARE` of what is free may be less.
+"""Bytes of samples that stay in memory from one pass to the next, at most; `SHARE` of what is free, or what
+`limits.memory` leaves, may be less.
 
 Ten members' foreground and border of all training images of DSB 2018 are 1.5 GB; a pass that compares a few mixtures
 would spend most of its time reading them again.
@@ -68,12 +69,20 @@ class Seen:
 
 
 class Kept:
-    """Samples that stay in memory from one pass to the next, as many as fit into `KEPT` bytes and a share of memory."""
+    """Samples that stay in memory from one pass to the next, as many as fit into `KEPT` bytes and a share of memory.
 
-    def __init__(self) -> None:
+    Args:
+        room: bytes that there are for them; None where nothing but the machine limits it.
+
+    Attributes:
+        room: bytes that they may have.
+    """
+
+    def __init__(self, room: int | None = None) -> None:
         self._samples: dict[int, Seen] = {}
         self._bytes = 0
-        self._room = min(KEPT, int(SHARE * available_memory()))
+        most = min(KEPT, int(SHARE * available_memory()))
+        self.room = most if room is None else min(most, room)
 
     def get(self, index: int, read: Callable[[int], Seen]) -> Seen:
         """A sample, read if it is not here."""
@@ -81,7 +90,7 @@ class Kept:
         if found is None:
             found = read(index)
             size = found.codes.nbytes + found.truth.nbytes
-            if self._bytes + size <= self._room:
+            if self._bytes + size <= self.room:
                 self._bytes += size
                 self._samples[index] = found
         return found

@@ -69,12 +69,16 @@ def evaluate(config: Config) -> None:
 
         secondrun.check(workspace, len(runs), chosen)
     members = Members.of(workspace, runs, table, chosen)
+    _size(runs, members.folds)  # asked before the work: `describe` would refuse after it
     workspace = Workspace(room.fitting(workspace, members.rows, len(runs), members.bands[0].scale))
     mixture = mix(workspace, members, [run.name for run in runs])
-    second = None
+    draft = None
     if wanted:
-        mixture, second = secondrun.added(workspace, mixture, _name(config, runs))
-    ensemble = replace(describe(workspace, runs, mixture), second=second)
+        mixture, draft = secondrun.added(workspace, mixture)
+    ensemble = describe(workspace, runs, mixture)
+    # An older ensemble of this name keeps its second level until all of the new one is known.
+    if draft is not None:
+        ensemble = replace(ensemble, second=draft.write(config.path("oof"), ensemble.competition, ensemble.name))
     path = ensemble.write(config.path("oof"))
     with atomic(path.with_suffix(".csv")) as temporary:
         mixture.tuned.scores.to_csv(temporary, index=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,35 @@ class Second:
         return f"  {gain:+.4f} where the other folds want it, which is the score"
 
 
+@dataclass(frozen=True)
+class Draft:
+    """A second level that is not written yet.
+
+    Attributes:
+        second: what was learned.
+        table: scores of each sample before and after.
+        kept: whether the ensemble is to have it.
+    """
+
+    second: Second
+    table: pd.DataFrame
+    kept: bool
+
+    def write(self, oof: Path, competition: str, name: str) -> dict[str, Any] | None:
+        """Write it below `oof` for the ensemble `name`, with a CSV of the scores before and after.
+
+        What an older ensemble of that name was scored with is gone then: the new one is to follow at once.
+
+        Returns:
+            What the ensemble notes of it, None where it is not kept.
+        """
+        path = Ensemble.second_place(oof, competition, name)
+        self.second.model.write(path)
+        with atomic(path.with_suffix(".csv")) as temporary:
+            self.table.to_csv(temporary, index=False)
+        return {"sha256": sha256(path), "gain": self.second.gain} if self.kept else None
+
+
 def check(workspace: Workspace, runs: int, folds: Sequence[int]) -> None:
     """Refuse a second level where it cannot be learned honestly.
 
@@ -103,12 +133,12 @@ def check(workspace: Workspace, runs: int, folds: Sequence[int]) -> None:
         )
 
 
-def added(workspace: Workspace, mixture: Mixture, name: str) -> tuple[Mixture, dict[str, Any] | None]:
-    """Learn a second level for the ensemble `name` and write it, with a CSV of the scores before and after.
+def added(workspace: Workspace, mixture: Mixture) -> tuple[Mixture, Draft]:
+    """Learn a second level for an ensemble.
 
     Returns:
-        The mixture with the scores to publish and, where the second level is kept, its extents; and what the ensemble
-        notes of it, None where it is not kept.
+        The mixture with the scores to publish and, where the second level is kept, its extents; and the second level,
+        to be written with the ensemble.
 
     Raises:
         DataError: as in `second_level`.
@@ -117,19 +147,16 @@ def added(workspace: Workspace, mixture: Mixture, name: str) -> tuple[Mixture, d
     second = second_level(workspace, mixture.members, tuned)
     forced = config.evaluate.second_level == "on"
     kept = forced or second.gain > 0
-    path = Ensemble.second_place(config.path("oof"), config.competition.name, name)
-    second.model.write(path)
     table = tuned.scores[["sample_id", "fold"]].assign(first=tuned.scores["score"], second=second.scores["score"])
     table["given"] = True if forced else second.given
-    with atomic(path.with_suffix(".csv")) as temporary:
-        table.to_csv(temporary, index=False)
+    draft = Draft(second, table, kept)
     lines = (*mixture.lines, second.line(kept), *(() if forced else (second.told(tuned),)))
     tuned = replace(tuned, scores=second.scores if forced else second.published(tuned))
     if not kept:
-        return replace(mixture, tuned=tuned, lines=lines), None
+        return replace(mixture, tuned=tuned, lines=lines), draft
     # What the submission will have is told by what it is made with, whichever scores are published.
     tuned = replace(tuned, extents=second.extents, optimistic=second.optimistic)
-    return replace(mixture, tuned=tuned, lines=lines), {"sha256": sha256(path), "gain": second.gain}
+    return replace(mixture, tuned=tuned, lines=lines), draft
 
 
 def second_level(workspace: Workspace, members: Members, tuned: Tuned) -> Second:

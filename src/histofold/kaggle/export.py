@@ -8,7 +8,6 @@ submissions/<competition>/<name>/kernel/
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from histofold import competitions, limits
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError, ResourceError
-from histofold.files import read_json, sha256
+from histofold.files import read_json, scratch, sha256
 from histofold.inference import checkpoint
 from histofold.inference.ensemble import Ensemble
 from histofold.inference.settings import Settings
@@ -93,9 +92,7 @@ def write(submission: Submission) -> Export:
         notebook.title_of(config.kernel.title or f"histofold {config.competition.name} {ensemble.name}"),
     )
     final = submission.folder / "kernel"
-    folder = final.with_name(f".kernel.{os.getpid()}.partial")
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
+    with scratch(final) as folder:
         dataset = folder / "dataset"
         package.copy_modules([ENTRY], dataset / PACKAGE)
         models = copy_models(ensemble, config.path("oof"), dataset / MODELS)
@@ -109,8 +106,6 @@ def write(submission: Submission) -> Export:
         content = notebook.write_kernel_metadata(folder, owner, title, config.competition.slug, config.kernel.gpu)
         shutil.rmtree(final, ignore_errors=True)
         folder.rename(final)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return Export(final, manifest, content["id"], size)
 
 

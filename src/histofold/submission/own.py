@@ -39,7 +39,7 @@ from histofold.upsample import full_size
 
 LARGE = 50_000_000
 """Pixels above which a TIFF is read as a slide, band by band, and gets no full-size overlay."""
-MASK_BYTES, INSTANCE_BYTES, OVERLAY_BYTES = 10, 32, 10
+MASK_BYTES, INSTANCE_BYTES, OVERLAY_BYTES = 24, 50, 10
 """Memory for a full-size pixel of an image while its labels and GeoJSON are made, and its overlay where it is whole."""
 LABELS_WRITTEN, OVERLAY_WRITTEN = 0.4, 2.0
 """Bytes on disk for a full-size pixel of labels and GeoJSON, and of an overlay; labels are flat and photographs not."""
@@ -57,7 +57,8 @@ def predict_folder(submission: Submission, folder: Path) -> str:
     Raises:
         ConfigError: a setting is out of range.
         DataError: no image there, or some could not be read (the others are done).
-        ResourceError: memory, disk or time would not suffice for what is still to do; nothing was written.
+        ResourceError: memory, disk or time would not suffice for what is still to do, labels of what is predicted
+            already included; nothing was written.
     """
     paths = part_of(find_images(folder), submission.workspace.shard())
     shared = submission.workspace.shard() is not None
@@ -67,19 +68,21 @@ def predict_folder(submission: Submission, folder: Path) -> str:
     members, weights = submission.ensemble.load_members(config.path("oof"), settings.torch_device())
     scale = members[0].spec.scale if members[0].spec else 1.0
     jobs = [own_job(path, scale, settings.skip_background, place / "predictions") for path in paths]
-    by_name = {path.stem: path for path in paths}
 
     def check_room(todo: Sequence[Job]) -> None:
-        sizes = sizes_of(by_name[job.sample_id] for job in todo)
-        if sizes:
-            plan = planning.plan(sizes, scale, members, settings)
-            submission.require_room(with_labels(plan, sizes, submission.ensemble.instances is not None))
+        names = {job.sample_id for job in todo}
+        every, new = sizes_of(paths), sizes_of(path for path in paths if path.stem in names)
+        plan = planning.plan(new, scale, members, settings) if new else Plan("predict", planning.resident(), 0, 0.0)
+        if every:
+            submission.require_room(with_labels(plan, every, submission.ensemble.instances is not None, new))
         claim(place, folder, shared)
         for job in todo:
             forget(place, job.sample_id)
 
     second = submission.ensemble.second_path(config.path("oof"))
     outcome = predict_samples(jobs, members, weights, settings, submission.fingerprint(), check_room)
+    if len(outcome.kept) == len(jobs):
+        check_room(())  # there was nothing to predict, but labels are made again
     done = [path for path in paths if path.stem not in outcome.failures]
     failures = finish_all(submission.ensemble, done, place, config.submit, second)
     outcome.without(failures).check()
@@ -169,17 +172,21 @@ def is_stained(slide: slides.Slide) -> bool:
     return False
 
 
-def with_labels(plan: Plan, sizes: Sequence[SampleSize], instances: bool) -> Plan:
+def with_labels(
+    plan: Plan, sizes: Sequence[SampleSize], instances: bool, new: Sequence[SampleSize] | None = None
+) -> Plan:
     """A plan with what label images, GeoJSON and overlays need, which are made of one image after another at the end.
 
     Args:
         plan: of the predictions.
-        sizes: of the images, at least one.
+        sizes: of all images, at least one: also of those that are predicted already, whose labels are made again.
         instances: whether labels are instances, or a mask.
+        new: those that have nothing on disk yet; by default all.
     """
     of_labels = INSTANCE_BYTES if instances else MASK_BYTES
     memory = max((of_labels + (0 if one.slide else OVERLAY_BYTES)) * one.height * one.width for one in sizes)
-    written = sum((LABELS_WRITTEN + (0 if one.slide else OVERLAY_WRITTEN)) * one.height * one.width for one in sizes)
+    new = sizes if new is None else new
+    written = sum((LABELS_WRITTEN + (0 if one.slide else OVERLAY_WRITTEN)) * one.height * one.width for one in new)
     plan = replace(plan, disk=plan.disk + int(written))
     peak = planning.resident() + memory
     if peak <= plan.peak_memory:

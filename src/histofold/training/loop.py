@@ -30,6 +30,9 @@ from histofold.tiles.dataset import CropDataset
 from histofold.tiles.sampler import EpochSampler
 from histofold.training.state import Clock, Progress, load, save
 
+PREFETCH = 4
+"""Batches that each process draws ahead; they lie in shared memory."""
+
 Batch = dict[str, torch.Tensor]
 Validate = Callable[[nn.Module], float]
 Report = Callable[[list[dict[str, Any]]], None]
@@ -152,7 +155,7 @@ def _loader(
         drop_last=True,
         pin_memory=fabric.device.type == "cuda",
         worker_init_fn=_start_worker,
-        prefetch_factor=4 if settings.workers else None,
+        prefetch_factor=PREFETCH if settings.workers else None,
         # They keep the images that they have enhanced; the sampler's keys say which epoch an example is of.
         persistent_workers=settings.workers > 0,
     )

@@ -9,9 +9,10 @@ import pandas as pd
 from lightning.fabric import Fabric
 
 from histofold.config import Config
+from histofold.evaluation import room
 from histofold.evaluation.scoring import ScoreTask, score
 from histofold.inference.member import Member
-from histofold.inference.predict import predict_samples
+from histofold.inference.predict import Job, predict_samples
 from histofold.inference.settings import Settings
 from histofold.parallel import each
 from histofold.sources import job
@@ -40,6 +41,12 @@ def settings_of(config: Config) -> Settings:
     )
 
 
+def jobs_of(workspace: Workspace, held_out: pd.DataFrame, folder: Path) -> list[Job]:
+    """The held-out samples as jobs of the predictor, writing into `folder`."""
+    samples = [workspace.sample(str(sample_id)) for sample_id in held_out["sample_id"]]
+    return [job(workspace.competition, sample, workspace.recipe.scale, folder) for sample in samples]
+
+
 def predict_fold(
     workspace: Workspace, member: Member, held_out: pd.DataFrame, folder: Path, fabric: Fabric, fingerprint: str = ""
 ) -> None:
@@ -48,12 +55,24 @@ def predict_fold(
     Raises:
         DataError: a sample could not be predicted; the others are there.
     """
-    mine = [str(sample_id) for sample_id in held_out["sample_id"]][fabric.global_rank :: fabric.world_size]
-    scale = workspace.recipe.scale
-    jobs = [job(workspace.competition, workspace.sample(sample_id), scale, folder) for sample_id in mine]
+    jobs = jobs_of(workspace, held_out.iloc[fabric.global_rank :: fabric.world_size], folder)
     # On the device of the training: the network under it is not moved away, and each rank keeps to its own GPU.
     settings = replace(settings_of(workspace.config), device=str(fabric.device))
     predict_samples(jobs, [member], None, settings, fingerprint).check()
+
+
+def scoring_workers(workspace: Workspace, held_out: pd.DataFrame, step: str) -> int:
+    """As many of `evaluate.workers` as there is memory for to score held-out samples; says so where these are fewer.
+
+    Args:
+        step: what it is a part of, for the person who reads it.
+
+    Raises:
+        ConfigError: a limit cannot be read.
+        ResourceError: not even one fits; says what is short, and what to change.
+    """
+    scale = workspace.recipe.scale
+    return room.fitting(workspace, held_out, 1, scale, tune=False, step=step).evaluate.workers
 
 
 def score_fold(workspace: Workspace, held_out: pd.DataFrame, predictions: Path, workers: int) -> pd.DataFrame:

@@ -23,28 +23,32 @@ from torch.utils.data import default_collate
 from histofold import limits
 from histofold.config import Config, TrainConfig
 from histofold.errors import ResourceError
+from histofold.evaluation import room
 from histofold.inference import planning
 from histofold.inference.member import Member
 from histofold.inference.planning import SampleSize
+from histofold.inference.predict import is_done, tag
 from histofold.limits import Plan
 from histofold.options import OptimizerOptions
 from histofold.sources import size_of
 from histofold.tiles.dataset import KEPT, CropDataset
 from histofold.training.device import scaled
-from histofold.training.loop import Parts, steps_per_epoch
-from histofold.training.oof import settings_of
+from histofold.training.loop import PREFETCH, Parts, steps_per_epoch
+from histofold.training.oof import jobs_of, settings_of
 from histofold.training.optim import build_optimizer
 from histofold.workspace import Workspace
 
 LOOKED_AT = 4
 """Crops that are drawn to see how long one takes; a batch is filled up with them."""
 LOADER_BYTES = 200 << 20
-"""What a process that draws crops holds of its own, beside what it shares with this one."""
+"""What a process that draws crops holds of its own, beside its batches and what it shares with this one."""
 ADVICE = {
     "memory": "take a smaller train.batch (train.accumulate makes up for it), train.crop or train.workers, or set "
     "limits.memory",
     "disk": "free some, move paths.oof, or set limits.disk",
     "GPU memory": "take a smaller train.batch (train.accumulate makes up for it) or train.crop",
+    "shared memory": "take fewer train.workers (0: this process draws crops itself), a smaller train.batch or "
+    f"train.crop, or give the container more of {limits.SHARED} (docker run --shm-size=2g)",
     "time": "take fewer train.epochs or train.samples_per_epoch, more processes, or raise limits.hours; a run that is "
     "stopped goes on with the same command",
 }
@@ -60,6 +64,7 @@ class Step:
         kept: bytes of gradients and of the optimiser, which stay between steps.
         optimizer: bytes of the optimiser's state.
         gpu: the most GPU memory.
+        batch: bytes of the batch as it is drawn.
     """
 
     seconds: float
@@ -67,6 +72,7 @@ class Step:
     kept: int
     optimizer: int
     gpu: int = 0
+    batch: int = 0
 
 
 def require_room(
@@ -87,7 +93,41 @@ def require_room(
     """
     sizes = [size_of(workspace.competition, workspace.sample(str(sample_id))) for sample_id in held_out["sample_id"]]
     held = planning.resident() * local_ranks(fabric)
-    plan(config, fabric, parts, dataset, folder, sizes, member).check(limits.of(config.limits, folder, held))
+    kind = room.kind_of(workspace)
+    plan(config, fabric, parts, dataset, folder, sizes, member, kind).check(limits.of(config.limits, folder, held))
+
+
+def require_room_to_predict(
+    workspace: Workspace, fabric: Fabric, folder: Path, held_out: pd.DataFrame, member: Member, fingerprint: str
+) -> None:
+    """Print what the predictions that are still to be made need beside `limits.*`; nothing where all are there.
+
+    Args:
+        folder: of the fold.
+        member: the trained network.
+        fingerprint: of finished predictions.
+
+    Raises:
+        ConfigError: a limit cannot be read.
+        ResourceError: it does not fit; says what is short, and what to change.
+    """
+    config = workspace.config
+    jobs = jobs_of(workspace, held_out, folder / "predictions")
+    todo = [job.sample_id for job in jobs if not is_done(job.out, tag(fingerprint, job.stamp))]
+    if not todo:
+        return
+    sizes = [size_of(workspace.competition, workspace.sample(sample_id)) for sample_id in todo]
+    settings = replace(settings_of(config), device=str(fabric.device))
+    found = planning.plan(sizes, workspace.recipe.scale, [member], settings)
+    ranks = local_ranks(fabric)
+    needed = replace(
+        found,
+        step="train, predictions only",
+        peak_memory=ranks * found.peak_memory,
+        seconds=found.seconds / fabric.world_size,
+        advice={**found.advice, "disk": ADVICE["disk"], "time": ADVICE["time"]},
+    )
+    needed.check(limits.of(config.limits, folder, planning.resident() * ranks))
 
 
 def plan(
@@ -98,6 +138,7 @@ def plan(
     folder: Path,
     held_out: Sequence[SampleSize],
     member: Callable[[nn.Module], Member],
+    kind: str,
 ) -> Plan:
     """Estimate memory, disk and time of what is left of a fold; the memory is that of this machine's processes.
 
@@ -108,6 +149,7 @@ def plan(
         folder: the fold's; its `last.ckpt` says what is done already.
         held_out: what is predicted at the end, and after every `train.validate_every` epochs.
         member: network → member, as it will predict.
+        kind: what is held of a sample that is scored, see `room.kind_of`.
 
     Raises:
         ResourceError: the GPU's memory does not suffice for a batch.
@@ -128,11 +170,18 @@ def plan(
     # A checkpoint is written beside the one before it.
     whole = 2 * state_bytes(parts.model) + step.optimizer
     disk = whole * (1 if last.exists() else 2) + state_bytes(parts.model) + prediction.disk
-    loaders = settings.workers * (LOADER_BYTES + (KEPT if dataset.preprocess.enhances else 0))
-    peak = loaders + max(step.peak, prediction.peak_memory + step.kept)
+    # Each has its batches ahead finished, and the crops of one more in hand.
+    own = LOADER_BYTES + (KEPT if dataset.preprocess.enhances else 0)
+    loaders = settings.workers * (own + (PREFETCH + 1) * step.batch)
+    pixels = [one.height * one.width for one in held_out]
+    scoring = room.plan(kind, pixels, 1, 1, planning.resident(), scale, tune=False)
+    peak = loaders + max(step.peak, prediction.peak_memory + step.kept, scoring.peak_memory + step.kept)
     gpu = max(step.gpu, prediction.gpu)
     seconds += rounds * prediction.seconds / fabric.world_size
-    return Plan("train", local_ranks(fabric) * peak, int(disk), seconds, dict(ADVICE), gpu)
+    ranks = local_ranks(fabric)
+    # The one that is learned from lies there, too, until it is done with.
+    shared = (settings.workers * PREFETCH + 1) * step.batch if settings.workers else 0
+    return Plan("train", ranks * peak, int(disk), seconds, dict(ADVICE), gpu, ranks * shared)
 
 
 def local_ranks(fabric: Fabric) -> int:
@@ -168,7 +217,8 @@ def try_out(config: Config, fabric: Fabric, parts: Parts, dataset: CropDataset) 
     peak = planning.resident_peak() - (0 if gpu else weights)
     drawing *= settings.batch
     seconds = max(seconds, drawing / settings.workers) if settings.workers else seconds + drawing
-    return Step(seconds, peak, 0 if gpu else kept, state, most)
+    drawn = sum(_bytes(value) for value in batch.values())
+    return Step(seconds, peak, 0 if gpu else kept, state, most, drawn)
 
 
 def _batch(dataset: CropDataset, count: int) -> tuple[float, dict[str, torch.Tensor]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,24 +19,24 @@ from torch import nn
 from histofold import losses, models, targets
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
-from histofold.files import atomic, digest, sha256, write_text
+from histofold.files import digest, write_text
 from histofold.identity import difference
 from histofold.inference import checkpoint
 from histofold.inference.checkpoint import Spec
 from histofold.inference.member import Member
-from histofold.inference.predict import fingerprint_of
 from histofold.options import AugmentOptions, OptimizerOptions
 from histofold.preprocess import Preprocess
 from histofold.tiles.dataset import CropDataset
 from histofold.tiles.folds import in_cv
 from histofold.training.device import fabric_for, memory_format, scaled
+from histofold.training.finishing import finish
 from histofold.training.loop import Parts, enough_values, fit, steps_per_epoch
-from histofold.training.oof import predict_fold, score_fold, settings_of, validate
+from histofold.training.oof import settings_of, validate
 from histofold.training.optim import build_optimizer, build_schedule
 from histofold.training.planning import require_room
 from histofold.training.preprocessing import check_mixing, preprocess_of
 from histofold.training.ranks import on_first
-from histofold.training.records import Records, close
+from histofold.training.records import Records
 from histofold.training.start import Start, leaked, samples_seen
 from histofold.workspace import Workspace
 
@@ -62,21 +61,11 @@ def train(config: Config) -> None:
     start = Start.of(config, workspace, folder)
     fabric = fabric_for(config.train)
     on_first(fabric, lambda: check_free(config, folder))
+    trained = (folder / "model.ckpt").exists()
     fabric.seed_everything(config.seed, verbose=False)
     member = fit_fold(config, workspace, fabric, fold, folder, start)
     check_held_out(folder / "model.ckpt", member, workspace.folds(), config.fold)
-    held_out = fold[fold["fold"] == config.fold]
-    # Predictions that stand already are kept when they come from these very weights.
-    settings = settings_of(config)
-    fingerprint = fingerprint_of([sha256(folder / "model.ckpt")], [1.0], settings)
-    predict_fold(workspace, member, held_out, folder / "predictions", fabric, fingerprint)
-    fabric.barrier()
-    if fabric.is_global_zero:
-        scores = score_fold(workspace, held_out, folder / "predictions", config.evaluate.workers)
-        close(folder, float(scores["score"].mean()))
-        with atomic(folder / "scores.csv") as temporary:
-            scores.to_csv(temporary, index=False)
-        print(summary(folder, scores))
+    finish(workspace, fabric, member, fold[fold["fold"] == config.fold], folder, planned=not trained)
 
 
 def check_fold(workspace: Workspace) -> pd.DataFrame:
@@ -340,13 +329,6 @@ def build(
         weight_map=loss.weight_map,
         strata=strata.loc[rows["sample_id"]].astype(str).tolist(),
         even_strata=config.train.even_strata,
+        instances=workspace.competition.truth == "instances",
     )
     return parts, dataset
-
-
-def summary(folder: Path, scores: pd.DataFrame) -> str:
-    """What was written where, and how well the fold did."""
-    numbers = scores.groupby("stratum")["score"].agg(["mean", "size"])
-    lines = [f"{folder}: OOF score {scores['score'].mean():.4f} over {len(scores)} samples"]
-    lines += [f"  {name}: {row['mean']:.4f} ({int(row['size'])})" for name, row in numbers.iterrows()]
-    return os.linesep.join(lines)
