@@ -27,14 +27,14 @@ histofold: from histology slides and images to a submission that Kaggle accepts
   download    fetch a competition's files from Kaggle:     ./run.sh download competition=dsb2018
   prepare     raw files → folds and store:                 ./run.sh prepare competition=dsb2018
   train       one fold, or with -m several:                ./run.sh train competition=dsb2018 model=unet -m fold=0,1,2,3,4
-  evaluate    the leaderboard, or an ensemble's CV:        ./run.sh evaluate competition=dsb2018 runs=[unet]
-  predict     the test set, or your own images:            ./run.sh predict images=FOLDER
+  evaluate    the leaderboard, or an ensemble's CV:        ./run.sh evaluate competition=dsb2018 'runs=[unet]'
+  predict     the test set, or your own images:            ./run.sh predict competition=dsb2018 name=unet images=FOLDER
   submit      submission.csv, validated; sent on request:  ./run.sh submit competition=dsb2018 name=unet submit.send=true
   kernel      a notebook that submits without internet:    ./run.sh kernel competition=hubmap_kidney name=unet
   report      one HTML page:                               ./run.sh report competition=dsb2018 name=unet
   validate    check any submission CSV:                    ./run.sh validate competition=dsb2018 file=submission.csv
   bench NAME  one of tests/bench/, for example             ./run.sh bench rle
-  test        ruff, mypy and the tests; --all adds the slow ones; the rest is passed to pytest
+  test        ruff, mypy and the tests; --all adds the slow ones, and installs Ray for them; the rest goes to pytest
   help        this text; ./run.sh VERB --help says more about a verb
 
 Settings, defaults and choices: configs/config.yaml and the folders beside it.
@@ -122,6 +122,8 @@ verb() {
 
 run_tests() {
     environment requirements-dev.txt
+    # The slow tests go through the launchers, too.
+    [[ " $* " != *" --all "* ]] || environment requirements-cluster.txt
     cd "$ROOT"
     local code=0
     "$PY" -m ruff check src tests || code=1

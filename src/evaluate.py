@@ -1,7 +1,7 @@
 """Score out-of-fold predictions; tune and write an ensemble.
 
     python src/evaluate.py                          # the leaderboard of all runs
-    python src/evaluate.py runs=[unet,fullnet]      # their ensemble
+    python src/evaluate.py 'runs=[unet,fullnet]'    # their ensemble
 """
 
 import sys

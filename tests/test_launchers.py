@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -42,9 +43,11 @@ def prepare(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return call("prepare", place, "-m", *arguments)
 
 
-def call(verb: str, place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def call(
+    verb: str, place: Path, *arguments: str, competition: str = "folders", crop: int = 32
+) -> subprocess.CompletedProcess[str]:
     """One verb on the files in `place`."""
-    overrides = ["competition=folders", "prepare.n_folds=2", "prepare.workers=1", "train.crop=32"]
+    overrides = [f"competition={competition}", "prepare.n_folds=2", "prepare.workers=1", f"train.crop={crop}"]
     for name in ("input", "oof", "submissions"):
         overrides.append(f"paths.{name}={place / name}")
     overrides.append(f"paths.prepared={place / 'prepared'}")
@@ -107,6 +110,43 @@ def test_four_shards_give_the_bytes_of_one_machine(own_images: Path, launcher: s
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_slides_in_shards_give_the_bytes_of_one_machine(
+    launcher: str, tmp_path: Path, prepared_demo: Callable[[str, Path], None]
+) -> None:
+    """Six slides are prepared and two predicted, by four and by two jobs of a launcher: tiles, tables and bands."""
+    if not has_plugin(LAUNCHERS[launcher]):
+        pytest.skip("pip install -r requirements-cluster.txt")
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    prepared_demo("demo_kidney", alone)
+    shared.mkdir()
+    (shared / "input").symlink_to(alone / "input")
+    fan = ["-m", f"hydra/launcher={launcher}"]
+    tiny = ["model=unet", "model.width=4", "model.norm=batch", "run=k", "train.epochs=1", "train.samples_per_epoch=8"]
+    # The same networks and files both times: band files tell what they were made from.
+    given = ["name=k", f"paths.input={alone / 'input'}", f"paths.oof={alone / 'oof'}", "predict.tta=none"]
+    steps = [
+        (shared, "prepare", [*fan, "shard=0/4,1/4,2/4,3/4"]),
+        (alone, "train", [*tiny, "fold=0", "train.workers=0", "train.accelerator=cpu", "train.loggers=[]"]),
+        (alone, "evaluate", ["runs=[k]", "folds=[0]", "name=k", "evaluate.bootstrap=20"]),
+        (alone, "predict", given),
+        (shared, "predict", [*given, *fan, "shard=0/2,1/2"]),
+    ]
+    for place, verb, arguments in steps:
+        result = call(verb, place, *arguments, competition="demo_kidney", crop=64)
+        assert result.returncode == 0, result.stderr
+    assert contents(alone / "prepared") == contents(shared / "prepared")
+    assert len(list((alone / "prepared").rglob("pixels/*.npy"))) == 6
+    one, many = (
+        {name: data for name, data in contents(place / "submissions").items() if name.endswith(".tif")}
+        for place in (alone, shared)
+    )
+    assert len(one) == 2
+    assert one == many
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_a_failing_job_of_a_launcher(own_images: Path, launcher: str) -> None:
     if not has_plugin(LAUNCHERS[launcher]):
@@ -125,3 +165,27 @@ def test_a_launcher_that_is_not_installed_is_one_line(own_images: Path) -> None:
     assert result.stderr.startswith("histofold: hydra/launcher=ray: not installed")
     assert "requirements-cluster.txt" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+FAKE = """#!/bin/sh
+echo "$@" >>"$CALLS"
+case "$*" in *"-m venv"*) for last; do :; done; mkdir -p "$last/bin"; cp "$0" "$last/bin/python" ;; esac
+"""
+"""Stands in for Python: writes down how it was called, and makes an environment of itself."""
+
+
+def test_all_tests_install_the_launchers_and_the_quick_ones_do_not(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "run.sh", tmp_path)
+    for name in ("requirements.txt", "requirements-dev.txt", "requirements-cluster.txt"):
+        (tmp_path / name).write_text("numpy\n")
+    python = tmp_path / "bin" / "python3"
+    python.parent.mkdir()
+    python.write_text(FAKE)
+    python.chmod(0o755)
+    environment = {key: value for key, value in os.environ.items() if key not in ("PYTHON", "HISTOFOLD_VENV")}
+    environment |= {"PATH": f"{python.parent}:{os.environ['PATH']}", "CALLS": str(tmp_path / "calls")}
+    for arguments, installed in ((["-q"], 0), (["--all", "-q"], 1), (["-q", "--all"], 1)):
+        subprocess.run([str(tmp_path / "run.sh"), "test", *arguments], env=environment, check=True, capture_output=True)
+        calls = (tmp_path / "calls").read_text()
+        assert calls.count("requirements-cluster.txt") == installed, "once, and not again while it is as it was"
+        assert f"-m pytest {' '.join(arguments)}\n" in calls

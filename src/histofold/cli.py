@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from histofold.allocator import one_arena
@@ -73,6 +72,8 @@ def fail(verb: str, error: Exception) -> int:
 def _dispatch(verb: str, arguments: list[str]) -> int:
     overrides = [argument for argument in arguments if argument not in (*MULTIRUN, *HELP)]
     if any(argument in HELP for argument in arguments):
+        from histofold.usage import help_text
+
         print(help_text(verb))
         return 0
     if any(override in PRINT for override in overrides):
@@ -139,26 +140,6 @@ def check_options(config: Config, groups: Sequence[str]) -> None:
         chosen = given["name"] != "auto" or group != "instances"
         known = importlib.import_module(GROUPS[group]).options(given["name"]) if chosen else {}
         checks.options(group, given, known)
-
-
-def help_text(verb: str) -> str:
-    """Usage of one verb: what it does, examples, and the choices that exist."""
-    from histofold.commands import COMMANDS
-
-    configs = Path(__file__).resolve().parents[2] / "configs"
-    text = COMMANDS[verb].text if verb in COMMANDS else "the whole way on the embedded sample"
-    lines = [f"{verb}: {text}", "", f"  ./run.sh {verb} competition=dsb2018 model=unet fold=0", ""]
-    lines.append("Choices:")
-    for group in sorted(path for path in configs.iterdir() if path.is_dir() and path.name != "hydra"):
-        names = ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
-        lines.append(f"  {group.name + '=':<14}{names}")
-    lines += [
-        "",
-        "  -m key=a,b,c  one job for each value; hydra/launcher=ray, submitit_slurm or submitit_local spreads them",
-        "  --cfg         print the whole configuration and stop",
-        f"Every setting with its default and meaning: {configs / 'config.yaml'}",
-    ]
-    return "\n".join(lines)
 
 
 def _print_config(verb: str, overrides: Sequence[str]) -> int:

@@ -15,7 +15,10 @@ OF_OTHERS = (
 )
 """Settings and groups that `prepare` and `download` do not read, or (`shard`) that would make them do a part only."""
 
-LEFT_OUT: dict[str, tuple[str, ...]] = {"prepare": OF_OTHERS, "download": OF_OTHERS, "kernel": ("submit.send", "shard")}
+LEFT_OUT: dict[str, tuple[str, ...]] = {
+    **{"prepare": OF_OTHERS, "download": OF_OTHERS},
+    **dict.fromkeys(("evaluate", "kernel"), ("images", "shard", "submit.send")),
+}
 """Verb → what of another verb's command is not handed on to it."""
 
 _typed: list[tuple[str, ...]] = []
@@ -32,15 +35,15 @@ def command(overrides: Sequence[str]) -> Iterator[None]:
 
 
 def again(verb: str, name: str, *more: str) -> str:
-    """The command line that runs `verb` for what was typed, ready for a shell.
+    """The command line that runs `verb` for what was typed, ready for a shell: bash and zsh take it as it stands.
 
     Args:
-        verb: prepare, download or kernel.
+        verb: that is advised.
         name: of the competition, for programs that call the package without a command line.
         more: overrides of its own; they stand for typed ones of the same key.
     """
     if not _typed:
-        return shlex.join(["./run.sh", verb, *_choice(name), *more])
+        return shlex.join(["./run.sh", verb, *choice(name), *more])
     own = {key_of(override) for override in more}
     kept = [override for override in _typed[-1] if key_of(override) not in own and _handed_on(verb, override)]
     return shlex.join(["./run.sh", verb, *kept, *more])
@@ -56,7 +59,7 @@ def _handed_on(verb: str, override: str) -> bool:
     return not any(key == other or key.startswith((f"{other}.", f"{other}/")) for other in LEFT_OUT.get(verb, ()))
 
 
-def _choice(name: str) -> list[str]:
+def choice(name: str) -> list[str]:
     """Overrides that choose a competition by its name, which several have from no file but on top of `folders`."""
     if (CONFIGS / f"{name}.yaml").is_file():
         return [f"competition={name}"]

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from histofold.tiles.grid import reduced
+from histofold.tiles.grid import rational, reduced
 
 Rows = NDArray[np.uint8]
 
@@ -30,6 +30,7 @@ def upsampled(bands: Iterable[Rows], scale: float, height: int, width: int) -> I
     Yields:
         (first full-size row, codes (h', width)), consecutive; memory is that of one band.
     """
+    scale = float(rational(scale))  # the one that pixels were reduced by
     if scale == 1:
         top = 0
         for band in bands:
@@ -57,6 +58,7 @@ def upsampled(bands: Iterable[Rows], scale: float, height: int, width: int) -> I
 
 def full_size(labels: NDArray[Any], scale: float, height: int, width: int) -> NDArray[Any]:
     """Enlarge a label image to (height, width) by nearest neighbour: every reduced pixel becomes its cell."""
+    scale = float(rational(scale))
     if scale == 1:
         return labels
     rows = np.minimum(((np.arange(height) + 0.5) / scale).astype(np.int64), labels.shape[0] - 1)
@@ -66,6 +68,7 @@ def full_size(labels: NDArray[Any], scale: float, height: int, width: int) -> ND
 
 def reduced_labels(labels: NDArray[Any], scale: float) -> NDArray[Any]:
     """Reduce a label image by taking the pixel in the middle of each cell; the size is ceil(size / scale)."""
+    scale = float(rational(scale))
     if scale == 1:
         return labels
     rows, columns = (

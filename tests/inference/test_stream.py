@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,10 @@ from histofold.inference.checkpoint import Spec
 from histofold.inference.predict import predict_array
 from histofold.inference.stream import ArraySource, Settings, SlideSource, common_bands, predict_rows
 from histofold.preprocess import Preprocess
+from histofold.slides.reduce import reduce_array
 from histofold.targets.base import Band
+from histofold.tiles.grid import reduced
+from histofold.upsample import upsampled
 
 FOREGROUND = Band("foreground")
 
@@ -78,6 +82,41 @@ def test_slides_and_images_go_through_one_engine(kit: Any, height: int, width: i
     slide = kit.FakeSlide(image)
     np.testing.assert_array_equal(collect(SlideSource(slide), members, None, chosen), by_image)  # type: ignore[arg-type]
     assert slide.rows_read == height
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 260),
+    width=st.integers(1, 260),
+    scale=st.sampled_from([1, 1.3, 1.3333, 1.5, 2, 2.75, 3, 4, 7.3]),
+    tile=st.sampled_from([16, 24, 64]),
+    step=st.sampled_from([0.3, 0.5, 0.75, 1.0]),
+    margin=st.integers(0, 7),
+)
+def test_slides_of_any_size_tile_step_scale_and_margin_are_covered_once(
+    kit: Any, height: int, width: int, scale: float, tile: int, step: float, margin: int
+) -> None:
+    """The map of a slide that is read at a reduction is exact, and enlarged it is as large as the slide."""
+    image = kit.tissue(height, width, seed=height * 1000 + width)
+    small = reduce_array(image, scale)
+
+    class Reduced(kit.FakeSlide):
+        def bands(self, height: int, scale: float = 1.0, overlap: int = 0) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+            assert (overlap, scale) == (0, expected)
+            for top in range(0, len(small), height):
+                yield top, small[top : top + height].copy()
+
+    expected = scale
+    network = kit.PixelNet()
+    source = SlideSource(Reduced(image), scale)  # type: ignore[arg-type]
+    assert (source.height, source.width) == (reduced(height, scale), reduced(width, scale))
+    chosen = Settings(tile, step, margin, batch=5, device="cpu", precision="32-true", skip_background=False)
+    result = collect(source, [kit.member(network)], None, chosen)
+    np.testing.assert_array_equal(result[0], unblended(network, small))
+    bands = [result[0][top : top + 9] for top in range(0, len(small), 9)]
+    rows = list(upsampled(bands, scale, height, width))
+    assert sum(len(part) for _, part in rows) == height
+    assert {part.shape[1] for _, part in rows} == {width}
 
 
 def test_wide_range_of_values_stays_exact(kit: Any) -> None:

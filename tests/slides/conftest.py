@@ -71,6 +71,16 @@ def levels_of(path: Path, picture: Picture, levels: list[Picture]) -> Path:
     return path
 
 
+def page_levels_of(path: Path, picture: Picture, levels: list[list[Picture]]) -> Path:
+    """Write one page a band, each with reduced copies (H, W) of its own in sub-directories."""
+    with tifffile.TiffWriter(path) as writer:
+        for band, copies in enumerate(levels):
+            writer.write(picture[:, :, band], photometric="minisblack", tile=(64, 64), subifds=len(copies))
+            for copy in copies:
+                writer.write(copy, photometric="minisblack", tile=(64, 64), subfiletype=1)
+    return path
+
+
 def with_alpha(picture: Picture) -> Picture:
     """Add a fourth channel that is not all opaque."""
     alpha = np.full((*picture.shape[:2], 1), 255, picture.dtype)
@@ -149,6 +159,12 @@ def write_ome_pyramid() -> Callable[..., Path]:
 def write_levels() -> Callable[..., Path]:
     """Write a picture and its reduced copies."""
     return levels_of
+
+
+@pytest.fixture(scope="session")
+def write_page_levels() -> Callable[..., Path]:
+    """Write one page a band with reduced copies of each."""
+    return page_levels_of
 
 
 @pytest.fixture(scope="session")

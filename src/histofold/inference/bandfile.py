@@ -25,6 +25,7 @@ from histofold.errors import DataError, ResourceError
 from histofold.files import atomic
 from histofold.slides.gdal import bound_cache
 from histofold.targets.base import Band
+from histofold.tiles.grid import rational
 
 FORMAT = "1"
 BLOCK = 256
@@ -234,7 +235,7 @@ class BandFile:
                 f"{path}: expected a band file of format {FORMAT}, found {tags.get('HISTOFOLD_FORMAT', 'another TIFF')}"
             )
         self.height, self.width = int(self._file.height), int(self._file.width)
-        self.scale = float(tags["HISTOFOLD_SCALE"])
+        self.scale = float(rational(float(tags["HISTOFOLD_SCALE"])))
         self.full_size = (int(tags["HISTOFOLD_FULL_HEIGHT"]), int(tags["HISTOFOLD_FULL_WIDTH"]))
         self.fingerprint = tags.get("HISTOFOLD_FINGERPRINT", "")
         described = zip(self._file.descriptions, self._file.offsets, self._file.scales, strict=True)

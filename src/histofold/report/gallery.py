@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from histofold.metrics import COUNTS
 from histofold.parallel import each
 from histofold.report.predictions import Job, Looked, Picture, View, look
 from histofold.report.stats import other_metrics
@@ -23,6 +24,9 @@ LARGEST = 150_000
 
 FEW = 30_000_000
 """Pixels in all up to which one process is faster than starting several, each of which imports half the field."""
+
+OUTLINED = ("predicted objects", "predicted %", "missed", "false")
+"""Facts beside a picture that are of its outlines, and so of the settings that they were made with."""
 
 
 @dataclass(frozen=True)
@@ -92,8 +96,18 @@ def oof_jobs(
     return jobs, absent
 
 
-def gather(view: View, jobs: Sequence[Job], scores: pd.DataFrame | None, workers: int, text: str) -> Gallery:
-    """Look at every job's sample in parallel; a sample that cannot be read is named and does not stop the others."""
+def gather(
+    view: View, jobs: Sequence[Job], scores: pd.DataFrame | None, workers: int, text: str, crossed: bool = False
+) -> Gallery:
+    """Look at every job's sample in parallel; a sample that cannot be read is named and does not stop the others.
+
+    Args:
+        view: how predictions are read; its settings are those of the outlines.
+        scores: one row a sample, None where nothing is scored.
+        workers: processes, 0 for one a core.
+        text: what the progress bar says.
+        crossed: whether the scores are cross-fitted, so that their counts are of other settings than the outlines'.
+    """
     samples = [view.competition.sample(job.sample_id) for job in jobs]
     if sum(sample.height * sample.width for sample in samples) < FEW:
         workers = 1
@@ -106,7 +120,8 @@ def gather(view: View, jobs: Sequence[Job], scores: pd.DataFrame | None, workers
             continue
         histogram += result.histogram
         looked[job.sample_id] = result
-    items = [_item(name, result.picture, _row(scores, name), view) for name, result in looked.items() if result.picture]
+    drawn = {name: result.picture for name, result in looked.items() if result.picture}
+    items = [_item(name, picture, _row(scores, name), view, crossed) for name, picture in drawn.items()]
     items.sort(key=lambda item: (item.score if item.score is not None else 0.0, item.sample_id))
     names = sorted(looked)
     truth = [measures for name in names if (measures := looked[name].truth)]
@@ -122,10 +137,19 @@ def _row(scores: pd.DataFrame | None, name: str) -> pd.DataFrame | None:
     return rows.head(1) if len(rows) else None
 
 
-def _item(name: str, picture: Picture, row: pd.DataFrame | None, view: View) -> Item:
+def _item(name: str, picture: Picture, row: pd.DataFrame | None, view: View, crossed: bool) -> Item:
     """A card; where nothing is scored the stratum comes from the competition."""
     if row is None:
         return Item(name, -1, view.competition.sample(name).stratum, None, picture.counts, picture)
     first = row.iloc[0]
-    facts = {**picture.counts, **other_metrics(row)}
+    drawn, scored = picture.counts, other_metrics(row)
+    if crossed:
+        drawn = {_said(fact, "final settings", OUTLINED): value for fact, value in drawn.items()}
+        scored = {_said(fact, "cross-fitted", COUNTS): value for fact, value in scored.items()}
+    facts = {**drawn, **scored}
     return Item(name, int(first["fold"]), str(first["stratum"]), float(first["score"]), facts, picture)
+
+
+def _said(fact: str, settings: str, concerned: Sequence[str]) -> str:
+    """A fact with the settings that it is of, when it is one of those concerned."""
+    return f"{fact} ({settings})" if fact in concerned else fact

@@ -223,7 +223,7 @@ def _tiles(content: Content) -> list[Tile]:
     if ensemble:
         members = ensemble.record["members"]
         hint = ", ".join(str(member["run"]) for member in members)
-        tiles.append(Tile("Members", f"{len(members)} runs", hint))
+        tiles.append(Tile("Members", f"{len(members)} run{'s' if len(members) != 1 else ''}", hint))
         decoder = ensemble.record.get("instances")
         if decoder:
             options = ", ".join(f"{key} {value}" for key, value in decoder.items() if key != "name")

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from histofold import competitions
+from histofold import competitions, given
 from histofold import instances as decoders
 from histofold.competitions.base import Competition
 from histofold.config import Config
@@ -97,29 +97,32 @@ def _content(
     """Choose whose scores to show, look at the samples, and note what is missing."""
     notes: list[tuple[str, str]] = []
     scores, whose, members = _subject(found, ensemble, competition.metric)
-    verb = f"competition={competition.name}"
     if scores is None and ensemble is not None:
-        notes.append(("Scores are missing:", _missing(oof, ensemble, verb)))
+        notes.append(("Scores are missing:", _missing(oof, ensemble, competition.name)))
     elif scores is None:
-        notes.append(("No fold is scored yet.", f"Train one: ./run.sh train {verb} fold=0"))
+        notes.append(("No fold is scored yet.", f"Train one: {given.again('train', competition.name, 'fold=0')}"))
     elif ensemble is None:
-        notes.append(("There is no ensemble yet", f"(thresholds are untuned): ./run.sh evaluate {verb} runs=[…]"))
+        how = given.again("evaluate", competition.name, "runs=[…]")
+        notes.append(("There is no ensemble yet", f"(thresholds are untuned): {how}"))
     if ensemble is not None and ensemble.record.get("partial"):
         notes.append(
             ("The CV is partial:", f"folds {ensemble.record.get('folds')} only. Train the others and evaluate.")
         )
     oof_gallery, view = _look_at_oof(competition, oof, scores, members, ensemble, workers, limit, notes)
     tests = _look_at_tests(competition, oof, found, ensemble, workers, notes)
-    _note_submissions(found, verb, notes)
+    _note_submissions(found, competition.name, ensemble, notes)
     threshold = view.threshold if view else 0.5
     return Content(competition, found, ensemble, scores, whose, threshold, oof_gallery, tests, notes)
 
 
-def _missing(oof: Path, ensemble: Ensemble, verb: str) -> str:
+def _missing(oof: Path, ensemble: Ensemble, competition: str) -> str:
     """Which file with an ensemble's scores is not there, and how to get it back."""
     path = oof / "ensembles" / f"{ensemble.name}.csv"
     runs = ",".join(str(member["run"]) for member in ensemble.record["members"])
-    return f"{path} is not there. Run evaluate again: ./run.sh evaluate {verb} name={ensemble.name} runs=[{runs}]"
+    # By default `evaluate` wants every fold, which runs of a partial CV do not have.
+    folds = [f"folds=[{','.join(map(str, ensemble.record['folds']))}]"] if ensemble.record.get("partial") else []
+    how = given.again("evaluate", competition, f"name={ensemble.name}", f"runs=[{runs}]", *folds)
+    return f"{path} is not there. Run evaluate again: {how}"
 
 
 def _subject(
@@ -156,7 +159,9 @@ def _look_at_oof(
     if not jobs:
         return None, None
     view = _view(competition, jobs[0], ensemble, oof)
-    gallery = gather(view, jobs, scores, workers, "pictures")
+    # One fold alone chose its settings itself, and a run has the default ones: pictures and scores share them then.
+    crossed = ensemble is not None and not ensemble.single
+    gallery = gather(view, jobs, scores, workers, "pictures", crossed)
     notes.extend(("Not readable:", problem) for problem in gallery.problems[:5])
     return gallery, view
 
@@ -289,10 +294,15 @@ def _submitted_view(competition: Competition, oof: Path, found: Collected, one: 
     return _tuned(competition, record, (FOREGROUND,), second, provenance.get("submit"))
 
 
-def _note_submissions(found: Collected, verb: str, notes: list[tuple[str, str]]) -> None:
+def _note_submissions(
+    found: Collected, competition: str, ensemble: Ensemble | None, notes: list[tuple[str, str]]
+) -> None:
     """Say what is unknown about the submissions."""
     if not found.submissions:
-        notes.append(("Nothing was submitted yet:", f"./run.sh predict {verb} and ./run.sh submit {verb}"))
+        # Named, as there may be several ensembles; where there is none yet, another note says how to make one.
+        name = [f"name={ensemble.name}"] if ensemble else []
+        how = " and ".join(given.again(verb, competition, *name) for verb in ("predict", "submit"))
+        notes.append(("Nothing was submitted yet:", how))
     elif found.log is None and all(one.scores is None for one in found.submissions):
         how = "the test truth is not known here, or submit has not run yet; and nothing was sent to Kaggle."
         notes.append(("No test score:", how))

@@ -17,7 +17,7 @@ from histofold.rle import lines, threads
 from histofold.rle.arrays import Bytes, Floats, Ints, Longs
 from histofold.rle.dialects import Dialect, RleError
 from histofold.rle.stream import RowStreamEncoder
-from histofold.tiles.grid import reduced
+from histofold.tiles.grid import rational, reduced
 
 BAND = 256
 """Full-size rows in a band that is handed on."""
@@ -105,6 +105,7 @@ def upsample_lines(
     bands: Iterable[NDArray[np.uint8]], scale: float, height: int, width: int, threshold: float
 ) -> Iterator[lines.Lines]:
     """As `upsample_bands`, but gives the change points of at most `BAND` rows at a time and paints nothing."""
+    scale = float(rational(scale))  # the one that the map's pixels were reduced by
     reduced_height, reduced_width = reduced(height, scale), reduced(width, scale)
     above, shares = _centres(height, scale, reduced_height)
     left, fractions = _centres(width, scale, reduced_width)

@@ -120,9 +120,7 @@ def _layout(path: Path, name: str, main: Any, pages: Sequence[str]) -> Layout:
     white = _white(path, main, ceiling)
     planes = tuple(replace(plane, white=white, most=most) for plane in _planes(path, name, main, pages))
     levels = [_level(0, 1, main, planes)]
-    # One page a band: the reduced pages of the other bands are not listed.
-    pyramid = () if main.count == 1 and pages else _pyramid(path, name, main)
-    for factor, overview, dataset in pyramid:
+    for factor, overview, dataset in _pyramid(path, main, planes):
         parts = tuple(replace(plane, overview=overview) for plane in planes)
         levels.append(_level(len(levels), factor, dataset, parts))
     return Layout(kind, ceiling, tuple(sorted(levels, key=lambda level: level.factor)))
@@ -168,17 +166,27 @@ def _planes(path: Path, name: str, main: Any, every: Sequence[str]) -> tuple[Pla
     return (Plane(name, (1,)),)
 
 
-def _alike(path: Path, page: str, main: Any) -> bool:
-    with open_dataset(path, page) as dataset:
-        return bool(dataset.shape == main.shape and dataset.count == 1 and dataset.dtypes == main.dtypes)
+def _alike(path: Path, page: str, other: Any, overview: int = -1) -> bool:
+    """Whether a page, or one level of its pyramid, could be another band of the picture `other`."""
+    with open_dataset(path, page, overview) as dataset:
+        return bool(dataset.shape == other.shape and dataset.count == 1 and dataset.dtypes == other.dtypes)
 
 
-def _pyramid(path: Path, name: str, main: Any) -> Iterator[tuple[int, int, Any]]:
-    """Reduced copies of the picture: factor, number, and dataset."""
-    for number in range(len(main.overviews(1))):
+def _pyramid(path: Path, main: Any, planes: Sequence[Plane]) -> Iterator[tuple[int, int, Any]]:
+    """Reduced copies of the picture: factor, number, and dataset (of the first page, where there is one a band).
+
+    Pages of one band each have copies of their own, as sub-directories; a copy that one of them lacks is left out. The
+    file as a whole would list the copies of all its pages as if they were one picture's.
+    """
+    name, *others = dict.fromkeys(plane.name for plane in planes)
+    counts = []
+    for page in (name, *others):
+        with open_dataset(path, page) as dataset:
+            counts.append(len(dataset.overviews(1)))
+    for number in range(min(counts)):
         with open_dataset(path, name, number) as dataset:
             factor = _factor(main, dataset)
-            if factor:
+            if factor and all(_alike(path, page, dataset, number) for page in others):
                 yield factor, number, dataset
 
 

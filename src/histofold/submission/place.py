@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from omegaconf import OmegaConf
 
-from histofold import __version__, limits
+from histofold import __version__, given, limits
 from histofold.competitions.base import Competition, Sample
 from histofold.errors import ConfigError, DataError
 from histofold.files import digest, read_json, write_json
@@ -49,17 +49,19 @@ class Submission:
 
         Raises:
             ConfigError: several ensembles and no `name`.
-            DataError: no such ensemble.
+            DataError: no such ensemble, or none at all; says which other competitions have some.
         """
         folder = workspace.oof / "ensembles"
         names = sorted(path.stem for path in folder.glob("*.json"))
         name = workspace.config.name or (names[0] if len(names) == 1 else None)
-        if name is None and not names:
-            raise DataError(f"{folder}: no ensemble yet; make one with `evaluate runs=[…]`")
+        if not names:
+            how = given.again("evaluate", workspace.config.competition.name, "runs=[…]")
+            others = elsewhere(workspace.config.path("oof"))
+            raise DataError(f"{folder}: no ensemble yet; make one with `{how}`{others}")
         if name is None:
             raise ConfigError(f"name: several ensembles are there ({', '.join(names)}); choose one with name=")
         if name not in names:
-            raise DataError(f"{folder / name}.json: no such ensemble; there are {', '.join(names) or 'none'}")
+            raise DataError(f"{folder / name}.json: no such ensemble; there are {', '.join(names)}")
         return cls(workspace, Ensemble.read(folder / f"{name}.json"), workspace.submissions / name)
 
     @property
@@ -139,6 +141,15 @@ class Submission:
             **more,
         }
         write_json(path, values)
+
+
+def elsewhere(oof: Path) -> str:
+    """Which competitions have ensembles below the folder `oof`, and how to choose them; empty where none has any."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(oof.glob("*/ensembles/*.json")):
+        found.setdefault(path.parts[-3], []).append(path.stem)
+    known = [f"{', '.join(names)} with {' '.join(given.choice(name))}" for name, names in found.items()]
+    return f"; there are: {'; '.join(known)}" if known else ""
 
 
 def part_of(items: Sequence[T], shard: tuple[int, int] | None) -> list[T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from histofold.metrics.merged import NOTE, marked
 from histofold.parallel import each
 from histofold.sources import job, size_of
 from histofold.submission.encode import Encoded, EncodeTask, encode
+from histofold.submission.folder import find_images
 from histofold.submission.origin import require_own
 from histofold.submission.own import predict_folder
 from histofold.submission.place import Submission, now, part_of
@@ -35,11 +37,15 @@ def predict(config: Config) -> None:
     """Predict the test set (or the images of a folder) with an ensemble, into band files.
 
     Raises:
-        DataError: no ensemble, a checkpoint is not the one that was scored, or samples failed (the others are done).
+        DataError: no image in the folder, no ensemble, a checkpoint is not the one that was scored, or samples failed
+            (the others are done).
         ResourceError: memory, disk or time would not suffice for what is still to do; nothing was written.
     """
     workspace = Workspace(config)
+    if config.images is not None:
+        find_images(Path(config.images))  # a folder that is not there is told before an ensemble is
     submission = Submission.of(workspace)
+    print(f"{config.competition.name}: ensemble {title(submission.ensemble)} ({submission.ensemble.metric})")
     for line in submission.overruled():
         print(line)
     if config.images is not None:
@@ -207,7 +213,7 @@ def score_lines(scores: pd.DataFrame, metric: str) -> str:
 
 
 def hand_over(submission: Submission) -> None:
-    """Print the line that submits the file (of a code competition, the one that submits a notebook), or send it."""
+    """Print the lines that submit the file (of a code competition, the one that submits a notebook), or send it."""
     config, slug = submission.workspace.config, submission.workspace.competition.slug
     message = config.submit.message or title(submission.ensemble)
     assert slug is not None
@@ -216,7 +222,13 @@ def hand_over(submission: Submission) -> None:
         print(given.again("kernel", config.competition.name, "kernel.push=true"))
         return
     if not config.submit.send:
-        print(shlex.join(["kaggle", "competitions", "submit", slug, "-f", str(submission.csv), "-m", message]))
+        print("send it, look at its score and keep both in log.csv:")
+        print(given.again("submit", config.competition.name, f"name={submission.ensemble.name}", "submit.send=true"))
+        print("or with Kaggle's own command, of which log.csv knows nothing:")
+        # It is beside the interpreter, in an environment that need not be active.
+        beside = Path(sys.executable).with_name("kaggle")
+        kaggle = str(beside) if beside.is_file() else "kaggle"
+        print(shlex.join([kaggle, "competitions", "submit", slug, "-f", str(submission.csv), "-m", message]))
         return
     from histofold.kaggle.send import Parcel, send
 

@@ -136,7 +136,7 @@ class Cutter:
         """Full-size pixel at or before a reduced one where cells begin on a whole pixel, and the cells in between."""
         parts = self.scale.denominator
         if parts > FINEST:
-            return round(start * self.scale), 0
+            return start * self.scale.numerator // self.scale.denominator, 0
         return (start - start % parts) * self.scale.numerator // parts, start % parts
 
     def _full(self, end: int, length: int) -> int:

@@ -16,8 +16,10 @@ LARGEST_SCALE = 1024
 def rational(scale: float | Fraction) -> Fraction:
     """Read a reduction as an exact fraction, so that sizes and pixel borders never depend on rounding.
 
-    1.3 becomes 13/10 and 8 / 3 becomes 8/3. The denominator is at most 4096 (less above 16), which moves a border by
-    less than 1/250 of a pixel at the far end of a slide of 60,000 pixels.
+    1.3 becomes 13/10 and 8 / 3 becomes 8/3. The denominator is at most 4096 (less above 16), so a scale that is no such
+    fraction becomes the nearest one: 1.3333 is read as 4/3, which over 60,000 pixels makes a difference of 1.5 pixels,
+    and 1.0001 as 1 (6 pixels). So whatever places pixels by a scale (reading, tiles, upsampling) takes the fraction and
+    never the number as it was written, or masks would drift from their slides.
 
     Raises:
         ConfigError: the scale is not a number between 1 and 1024.
