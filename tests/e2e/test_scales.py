@@ -1,4 +1,4 @@
-"""Slides at different reductions, from TIFF to CSV: the same tissue, as many examples, Dice within a stated distance."""
+"""Slides at different reductions, from TIFF to CSV: the same tissue and number of examples, Dice nearly the same."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from histofold.rle import RunMask
 from histofold.sample.kidney import PLANS
 
 DISTANCES = (0.25, 0.1)
-"""Of Dice between any two scales: out of fold (three slides, 1,536 examples: .69, .82 and .89 at 4, 2 and 1 in bfloat16,
-as a coarse tile holds fewer pixels to learn from), and of what is submitted (.65, .68 and .71). What scale itself costs,
-without a network, is far less: see tests/test_upsample.py."""
+"""Of Dice between any two scales: out of fold (three slides, 1,536 examples: .69, .82 and .89 at 4, 2 and 1 in
+bfloat16, as a coarse tile holds fewer pixels to learn from), and of what is submitted (.65, .68 and .71). What scale
+itself costs, without a network, is far less: see tests/test_upsample.py."""
 
 CROPS = {4: 64, 2: 128, 1: 256}
 """Scale → side of tiles and crops: always the same tissue."""
