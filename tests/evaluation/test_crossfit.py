@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from histofold.evaluation.crossfit import best_column, cross_fit, interval, interval_text
+from histofold.evaluation.crossfit import TELLING_GROUPS, best_column, cross_fit, first_good, interval, interval_text
 
 
 def test_a_folds_own_scores_do_not_choose_its_setting() -> None:
@@ -33,6 +33,12 @@ def test_shuffling_a_folds_truth_does_not_change_its_choice(seed: int, n_folds: 
 
 def test_a_plateau_is_taken_in_its_middle() -> None:
     assert best_column(np.array([[0.1, 0.7, 0.7, 0.7, 0.2]])) == 2
+
+
+def test_few_groups_make_no_difference_clear() -> None:
+    worse, better = np.full(40, 0.5), np.full(40, 0.6)
+    for groups, expected in ((TELLING_GROUPS - 1, 0), (TELLING_GROUPS, 1)):
+        assert first_good([worse, better], (np.arange(40) % groups).astype(str)) == expected
 
 
 def test_the_interval_draws_groups_and_is_wider_for_it() -> None:

@@ -20,6 +20,7 @@ from histofold.evaluation.gridsearch import (
     near,
     positions,
     sparse,
+    strides,
 )
 
 Scores = NDArray[np.float64]
@@ -39,14 +40,32 @@ def landscape(tops: Scores, asked: list[Setting] | None = None) -> Callable[[lis
     return score
 
 
-def test_every_setting_is_reached_in_one_step_from_the_coarse_ones() -> None:
-    for name in instances.names():
-        grid = instances.grid(name)
-        places = positions(grid)
-        known = np.flatnonzero(coarse(places))
-        reached = np.unique(np.concatenate([near(places, int(at)) for at in known]))
-        assert len(reached) == len(grid)
-    assert len(known) < len(grid)
+@pytest.mark.parametrize("name", instances.names())
+def test_every_setting_is_reached_from_the_coarse_ones(name: str) -> None:
+    """By steps of half the stride each, down to one."""
+    grid = instances.grid(name, ("border",))
+    places = positions(grid)
+    reached = known = np.flatnonzero(coarse(places))
+    stride = strides(places)
+    while (stride > 1).any():
+        stride = np.maximum(1, stride // 2)
+        reached = np.unique(np.concatenate([reached, *(near(places, int(at), stride) for at in reached)]))
+    assert len(reached) == len(grid)
+    assert len(known) < len(grid) / 2
+
+
+@pytest.mark.parametrize("top", [0.2, 0.23, 0.4, 0.5, 0.56, 0.79, 0.85])
+def test_the_best_of_many_values_is_found_by_halving_the_stride(top: float) -> None:
+    grid = [{"threshold": at / 20} for at in range(4, 18)]
+    asked: list[Setting] = []
+
+    def score(settings: list[Setting]) -> Scores:
+        asked.extend(settings)
+        return np.array([[1 - abs(setting["threshold"] - top) for setting in settings]] * 3)
+
+    best = GridSearch(grid, score).best({"all": np.ones(3, bool)})["all"]
+    assert grid[best]["threshold"] == min((at / 20 for at in range(4, 18)), key=lambda value: abs(value - top))
+    assert len(asked) <= 8, "4 of 14 at first, then two on either side, then one"
 
 
 @pytest.mark.parametrize("top", [0.3, 0.41, 0.5, 0.6, 0.68])
@@ -74,6 +93,17 @@ def test_tuning_never_ends_below_the_users_own_setting() -> None:
 
     # Where all coarse settings fail alike, nothing points to the one that works.
     assert GridSearch(GRID, score, own).best({"all": np.ones(3, bool)})["all"] == 6
+
+
+def test_what_changes_no_score_stays_as_the_user_set_it() -> None:
+    own = {"core": 0.5, "size": 1, "min_size": 10}
+    grid = [{"core": c / 10, "size": s, "min_size": m} for c in range(3, 10) for s in (1, 5) for m in (5, 10, 20)]
+
+    def score(settings: list[Setting]) -> Scores:
+        return np.array([[float(setting["core"] >= 0.65) for setting in settings]] * 3)
+
+    best = GridSearch(grid, score, own).best({"all": np.ones(3, bool)})["all"]
+    assert grid[best] == {"core": 0.7, "size": 1, "min_size": 10}, "the nearest core that is as good, and nothing else"
 
 
 def test_strata_get_their_own_setting_and_small_ones_that_of_all() -> None:
@@ -121,10 +151,11 @@ def test_a_single_fold_chooses_for_itself() -> None:
 
 def test_a_sparse_grid_varies_what_has_many_values_only() -> None:
     grid = instances.grid("watershed")
-    around = next(setting for setting in grid if (setting["min_core"], setting["min_size"]) == (5, 20))
+    around = {**grid[0], "min_core": 5, "min_size": 180}  # a size of the user's own
     found = sparse(grid, around)
+    assert len(found) == 16
     assert {(setting["core"], setting["threshold"]) for setting in found} == {
-        (core, threshold) for core in (0.3, 0.5, 0.7) for threshold in (0.35, 0.45, 0.55)
+        (core, threshold) for core in (0.3, 0.5, 0.7, 0.9) for threshold in (0.1, 0.3, 0.5, 0.7)
     }
     kept = ("border_weight", "min_core", "min_size")
     assert {tuple(setting[name] for name in kept) for setting in found} == {tuple(around[name] for name in kept)}
@@ -138,16 +169,39 @@ def mixed(seed: int = 0) -> tuple[Scores, NDArray[np.int64], NDArray[np.str_]]:
     return tops, np.arange(len(strata)) % 4, strata
 
 
+def each_alone(samples: NDArray[np.str_]) -> NDArray[np.str_]:
+    """Every sample as a group of its own."""
+    return np.arange(len(samples)).astype(str)
+
+
+def test_a_gain_that_one_patient_alone_brings_is_no_reason_for_settings_for_strata() -> None:
+    strata, folds = np.array(["dark"] * 60 + ["light"] * 40), np.arange(100) % 4
+    one_patient = np.arange(100) >= 88
+
+    def score(settings: list[Setting]) -> Scores:
+        high = np.array([setting["core"] == 0.7 for setting in settings])
+        return 0.5 + np.where(one_patient, 0.4, -0.06)[:, None] * high[None]
+
+    search = GridSearch(GRID, score)
+    one = choose(search, folds, strata)
+    kept, finer = choose_strata(search, folds, strata, np.where(one_patient, "p", each_alone(strata)), one)
+    assert finer.cross_fitted > one.cross_fitted + 0.02
+    assert not kept.strata
+    np.testing.assert_array_equal(kept.own, one.own)
+    kept, _ = choose_strata(search, folds, strata, each_alone(strata), one)
+    assert kept.strata, "twelve patients would be one"
+
+
 def test_strata_that_differ_get_settings_in_every_fold_and_equal_ones_do_not() -> None:
     tops, folds, strata = mixed()
     search = GridSearch(GRID, landscape(tops))
     one = choose(search, folds, strata)
-    kept, finer = choose_strata(search, folds, strata, one)
+    kept, finer = choose_strata(search, folds, strata, each_alone(strata), one)
     assert set(kept.strata) == {"dark", "light"}
     np.testing.assert_array_equal(kept.own, finer.own)
     assert kept.cross_fitted > one.cross_fitted
     alike = GridSearch(GRID, landscape(np.full(len(strata), 0.5)))
-    same, _ = choose_strata(alike, folds, strata, choose(alike, folds, strata))
+    same, _ = choose_strata(alike, folds, strata, each_alone(strata), choose(alike, folds, strata))
     assert not same.strata
 
 
@@ -159,7 +213,7 @@ def test_whether_a_fold_has_settings_for_strata_owes_nothing_to_its_truth(fold: 
     own = []
     for truth in (tops, shuffled):
         search = GridSearch(GRID, landscape(truth))
-        kept, _ = choose_strata(search, folds, strata, choose(search, folds, strata))
+        kept, _ = choose_strata(search, folds, strata, each_alone(strata), choose(search, folds, strata))
         own.append(kept.own[folds == fold])
     np.testing.assert_array_equal(own[0], own[1])
 
@@ -168,7 +222,7 @@ def test_two_folds_cannot_judge_settings_for_strata_for_each_other() -> None:
     tops, folds, strata = mixed()
     search = GridSearch(GRID, landscape(tops))
     one = choose(search, folds % 2, strata)
-    kept, _ = choose_strata(search, folds % 2, strata, one)
+    kept, _ = choose_strata(search, folds % 2, strata, each_alone(strata), one)
     np.testing.assert_array_equal(kept.own, one.own)
     assert kept.strata, "the submission may have them"
 
@@ -178,7 +232,7 @@ def test_a_single_fold_cannot_judge_settings_for_strata() -> None:
     search = GridSearch(GRID, landscape(tops))
     alone = np.zeros_like(folds)
     one = choose(search, alone, strata)
-    kept, finer = choose_strata(search, alone, strata, one)
+    kept, finer = choose_strata(search, alone, strata, each_alone(strata), one)
     assert kept is one
     assert finer.cross_fitted > one.cross_fitted, "in-sample, which is no reason"
     assert tune._compared(one, finer, kept, judged=False) == (
@@ -190,7 +244,7 @@ def test_without_a_stratum_large_enough_nothing_is_compared() -> None:
     strata = np.repeat(["a", "b"], LEAST - 1)
     search = GridSearch(GRID, landscape(np.full(len(strata), 0.5)))
     one = choose(search, np.arange(len(strata)) % 3, strata)
-    kept, finer = choose_strata(search, np.arange(len(strata)) % 3, strata, one)
+    kept, finer = choose_strata(search, np.arange(len(strata)) % 3, strata, each_alone(strata), one)
     assert not finer.strata
     said = tune._compared(one, finer, kept, judged=True)
     assert said == "settings for strata: none, as no stratum has 10 images"

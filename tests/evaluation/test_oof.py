@@ -1,14 +1,15 @@
-"""Which bands members share: those of one name and one range, read in one unit."""
+"""Which bands members share: those of one name and one range, read in one unit; and scores of older runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from histofold.errors import DataError
-from histofold.evaluation.oof import MeanBands, left_out, shared_bands
+from histofold.evaluation.oof import MeanBands, left_out, scored_by, shared_bands
 from histofold.inference.bandfile import BandFileWriter, quantise
 from histofold.targets.base import Band
 
@@ -42,3 +43,11 @@ def test_a_mean_of_distances_is_in_the_units_of_decoders(tmp_path: Path) -> None
     mean = MeanBands(paths, (1.0, 1.0), shared_bands(paths))()
     assert mean["distance"] == pytest.approx(np.full((8, 8), 0.4), abs=0.005)
     assert mean["foreground"] == pytest.approx(np.full((8, 8), 0.4), abs=0.005)
+
+
+def test_runs_from_before_f2_was_counted_are_scored_by_it() -> None:
+    counts = pd.DataFrame({"score": [0.9] * 4, "found": [3, 0, 0, 2], "missed": [1, 0, 2, 0], "false": [2, 0, 0, 0]})
+    assert scored_by(counts, "f2_50")["score"].tolist() == [pytest.approx(15 / 21), 1.0, 0.0, 1.0]
+    half = pd.concat([counts, counts.assign(f2_50=[15 / 21, 1, 0, 1])])
+    assert scored_by(half, "f2_50")["score"].isna().sum() == 0, "folds scored before and after"
+    assert scored_by(counts.drop(columns="found"), "f2_50")["score"].tolist() == [0.9] * 4

@@ -165,8 +165,9 @@ def test_an_image_without_a_candidate_is_empty() -> None:
 
 
 def test_candidates_vary_what_the_decoder_has() -> None:
-    assert len(candidates_of(instances.build("watershed"))) == 6
-    assert len(candidates_of(instances.build("threshold", min_size=7))) == 3
+    assert len(candidates_of(instances.build("watershed"))) == 7
+    assert candidates_of(instances.build("watershed", threshold=0.2))[0].options()["threshold"] == 0.2, "the user's own"
+    assert len(candidates_of(instances.build("threshold", min_size=7, threshold=0.6))) == 3, "which may be among them"
     assert all(one.options()["min_size"] == 7 for one in candidates_of(instances.build("threshold", min_size=7)))
 
 

@@ -195,6 +195,7 @@ def test_bands_of_different_sizes_are_refused() -> None:
         ("watershed", {"thresh": 0.5}, "instances.thresh=0.5.*no such option.*threshold"),
         ("watershed", {"threshold": 1.5}, "expected 0 to 1"),
         ("watershed", {"min_size": -1}, "0 or more pixels"),
+        ("watershed_distance", {"relative": 1.5}, "instances.relative=1.5.*0 to 1"),
         ("components", {"rule": "max"}, "threshold or argmax"),
         ("components", {"collision": "first"}, "nearest or higher"),
         ("components", {"dilation": 2.5}, "expected int, found float"),
@@ -351,3 +352,31 @@ def test_h_minima_keep_a_faint_nucleus_whatever_lies_elsewhere(options: dict[str
         assert (alone[:, :90] > 0).sum() > 20
         assert np.array_equal(alone[:, :90] > 0, beside[:, :90] > 0)
         assert (alone.max(), beside.max()) == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["watershed", "watershed_inside", "watershed_distance"])
+def test_each_instance_has_an_outline_of_its_own_height(name: str) -> None:
+    """A sure and a faint cone, cut at .39 of their own heights: one width, which no single threshold gives both."""
+    y, x = np.indices((60, 120)).astype(np.float32)
+    cones = [np.clip(1 - np.hypot(y - 30, x - at) / 25, 0, 1) * height for at, height in ((30, 1.0), (90, 0.5))]
+    cone = np.maximum(*cones).astype(np.float32)
+    bands = {"foreground": cone, "distance": cone, "inside": cone, "border": np.zeros_like(cone)}
+    settings = {"core": 0.3, "min_size": 0}
+
+    def widths(**options: float) -> list[int]:
+        labels = instances.build(name, **settings, **options)(bands)
+        return [int((labels[30] == label).sum()) for label in range(1, labels.max() + 1)]
+
+    assert widths(threshold=0.15, relative=0.39) == [31, 31]
+    assert widths(threshold=0.15) == [43, 35]
+    assert widths(threshold=0.39) == [31, 11]
+    assert widths(threshold=0.39, relative=0.39) == [31, 11], "the threshold stays"
+
+
+def test_what_a_cut_leaves_of_an_instance_is_connected() -> None:
+    foreground = np.full((9, 30), 0.2, np.float32)
+    foreground[2:7, 2:10], foreground[2:7, 20:28] = 0.9, 0.8
+    bands = {"foreground": foreground, "distance": np.where(foreground > 0.85, 1, 0.1).astype(np.float32)}
+    labels = instances.build("watershed_distance", threshold=0.1, relative=0.5, core=0.5, min_size=0)(bands)
+    _check(labels, foreground.shape)
+    assert labels.max() == 2

@@ -85,6 +85,7 @@ def test_match_is_one_to_one_where_two_share_an_object_equally() -> None:
     assert half.precision == 1
     assert half.recall == 0.5
     assert half.f1 == pytest.approx(2 / 3)
+    assert half.f2 == pytest.approx(5 / 9), "5 TP of 5 TP + FP + 4 FN"
     assert half.accuracy == 0.5
     assert half.mean_matched_score == 0.5
     assert half.panoptic_quality == pytest.approx(0.5 / 1.5)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from histofold.evaluation.crossfit import best_column
+from histofold.evaluation.crossfit import best_columns, first_good
 
 Setting = Mapping[str, Any]
 Masks = Mapping[Hashable, NDArray[np.bool_]]
@@ -34,7 +35,7 @@ class GridSearch:
     Attributes:
         grid: all settings; numbers wherever they differ.
         score: called once for all settings of a step.
-        own: a setting of the grid that is tried in any case, so that tuning never ends below what the user set.
+        own: a setting of the grid that is tried in any case: what is chosen scores no less than what the user set.
         table: (samples, settings), NaN where a setting was not asked for.
     """
 
@@ -48,21 +49,40 @@ class GridSearch:
         self.coarse = np.flatnonzero(coarse(self.places))
         if self.own is not None:
             self.coarse = np.union1d(self.coarse, [self.grid.index(self.own)])
+        self.changed = self._changed()
         self.table = self.score([self.grid[int(at)] for at in self.coarse])
         known = self.table
         self.table = np.full((len(known), len(self.grid)), np.nan)
         self.table[:, self.coarse] = known
 
     def best(self, masks: Masks) -> dict[Hashable, int]:
-        """The best setting's index for each set of samples (bool, one a sample): of the coarse grid, then around it."""
-        offered: dict[Hashable, NDArray[np.int64]] = {}
-        for key, rows in masks.items():
-            first = self.coarse[best_column(self.table[np.ix_(rows, self.coarse)])]
-            offered[key] = np.union1d(self.coarse, near(self.places, int(first)))
-        self._fill(np.unique(np.concatenate(list(offered.values()))))
-        return {
-            key: int(columns[best_column(self.table[np.ix_(masks[key], columns)])]) for key, columns in offered.items()
-        }
+        """The best setting's index for each set of samples (bool, one a sample): of the coarse grid, then around it.
+
+        Of equals the one that is nearest to the user's own: what changes no score stays as it was set.
+        """
+
+        def among(columns: NDArray[np.int64], rows: NDArray[np.bool_]) -> int:
+            equal = columns[best_columns(self.table[np.ix_(rows, columns)])]
+            nearest = equal[self.changed[equal] == self.changed[equal].min()]
+            return int(nearest[len(nearest) // 2])
+
+        offered = dict.fromkeys(masks, self.coarse)
+        best = {key: among(self.coarse, rows) for key, rows in masks.items()}
+        stride = strides(self.places)
+        while (stride > 1).any():
+            stride = np.maximum(1, stride // 2)
+            offered = {key: np.union1d(offered[key], near(self.places, best[key], stride)) for key in masks}
+            self._fill(np.unique(np.concatenate(list(offered.values()))))
+            best = {key: among(offered[key], rows) for key, rows in masks.items()}
+        return best
+
+    def _changed(self) -> NDArray[np.float64]:
+        """How far each setting is from the user's own (settings,): steps on all axes, and 1 for another `FREE` one."""
+        if self.own is None:
+            return np.zeros(len(self.grid))
+        steps = np.abs(self.places - self.places[self.grid.index(self.own)]).sum(axis=1)
+        own = self.own
+        return steps + [sum(setting.get(name) != own.get(name) for name in FREE) for setting in self.grid]
 
     def _fill(self, columns: NDArray[np.int64]) -> None:
         new = columns[np.isnan(self.table[:, columns]).any(axis=0)]
@@ -83,27 +103,30 @@ def positions(grid: Sequence[Setting]) -> NDArray[np.float64]:
     return places
 
 
+def strides(places: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Steps between the coarse settings on each axis: 1 where there are two values, 4 from nine on, else 2."""
+    longest = places.max(axis=0, initial=0.0)
+    return np.select([longest < 2, longest < 8], [1, 2], 4)
+
+
 def coarse(places: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Every second step of axes with at least three, and whatever lies between steps."""
-    chosen = np.ones(len(places), np.bool_)
-    between = np.zeros(len(places), np.bool_)
-    for axis in places.T:
-        if axis.max() >= 2:
-            chosen &= axis % 2 == 0
-        between |= axis % 1 != 0
-    return chosen | between
+    """The settings that are tried first, and whatever lies between steps."""
+    between = (places % 1 != 0).any(axis=1)
+    return (places % strides(places) == 0).all(axis=1) | between
 
 
-def near(places: NDArray[np.float64], at: int) -> NDArray[np.int64]:
-    """Settings at most one step away from a setting on every axis."""
-    return np.flatnonzero((np.abs(places - places[at]) <= 1).all(axis=1))
+def near(places: NDArray[np.float64], at: int, stride: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Settings that lie on every axis at most `stride` from a setting, and on the lattice of that stride."""
+    close = (np.abs(places - places[at]) <= stride).all(axis=1)
+    return np.flatnonzero(close & (places % stride == 0).all(axis=1))
 
 
 def sparse(grid: Sequence[Setting], around: Setting) -> list[Setting]:
-    """The coarse settings that differ from `around` only in options with at least three values: a handful."""
+    """`around` with the coarse values of those options that have at least three of them: a handful."""
     some = [grid[int(at)] for at in np.flatnonzero(coarse(positions(grid)))]
-    few = [name for name in grid[0] if name in FREE or len({setting[name] for setting in some}) < 3]
-    return [setting for setting in some if all(setting[name] == around[name] for name in few)]
+    values = {name: sorted({setting[name] for setting in some}) for name in grid[0] if name not in FREE}
+    several = {name: tried for name, tried in values.items() if len(tried) >= 3}
+    return [{**around, **dict(zip(several, chosen, strict=True))} for chosen in product(*several.values())]
 
 
 @dataclass(frozen=True)
@@ -172,9 +195,16 @@ def choose(
 
 
 def choose_strata(
-    search: GridSearch, folds: NDArray[np.int64], strata: NDArray[np.str_], one: Choices
+    search: GridSearch,
+    folds: NDArray[np.int64],
+    strata: NDArray[np.str_],
+    groups: NDArray[np.str_],
+    one: Choices,
 ) -> tuple[Choices, Choices]:
-    """Settings for strata where they are better cross-fitted than `one` for all, as the other folds see it.
+    """Settings for strata where they are clearly better cross-fitted than `one` for all, as the other folds see it.
+
+    Clearly: beyond what drawing other `groups` could change (`first_good`). Few images tune each stratum, and a gain
+    within the noise is often one by chance: on 98 fields of glomeruli it cost .009 of Dice.
 
     For a fold it is decided by the others, each of them judged by settings that neither it nor the fold chose. With two
     folds nobody is left to choose those: their samples keep `one`. A single fold cannot judge at all and keeps `one`.
@@ -190,7 +220,7 @@ def choose_strata(
     for fold in names if len(names) > 2 else ():
         others = folds != fold
         single, several = (choose(search, folds, strata, kind, others) for kind in (False, True))
-        given[~others] = several.scores[others].mean() > single.scores[others].mean()
-    better = finer if finer.cross_fitted > one.cross_fitted else one
+        given[~others] = first_good([single.scores[others], several.scores[others]], groups[others]) == 1
+    better = finer if first_good([one.scores, finer.scores], groups) == 1 else one
     own = np.where(given, finer.own, one.own)
     return replace(better, own=own, scores=np.where(given, finer.scores, one.scores)), finer

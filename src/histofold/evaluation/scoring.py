@@ -96,12 +96,9 @@ def instance_scores(truth: NDArray[np.integer[Any]], labels: NDArray[np.integer[
 
 
 def final_scores(truth: NDArray[np.integer[Any]], labels: NDArray[np.integer[Any]], metric: str) -> dict[str, float]:
-    """`instance_scores` and two distances in pixels: `object_hausdorff` of the GlaS rule, `hd95` of the foreground.
-
-    Of objects that are nothing like one another the distances take seconds, so that they are left to final scores.
-    """
-    distances = {"object_hausdorff": metrics.object_hausdorff(truth, labels), "hd95": metrics.hd95(truth, labels)}
-    return {**instance_scores(truth, labels, metric), **distances}
+    """`instance_scores` and the distances of `metrics.final_scores`."""
+    values = metrics.final_scores(truth, labels)
+    return {"score": values[metric], **values}
 
 
 @dataclass(frozen=True)

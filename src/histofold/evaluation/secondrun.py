@@ -35,7 +35,7 @@ from histofold.workspace import Workspace
 SWITCH = ("off", "auto", "on")
 """Values of `evaluate.second_level`."""
 
-TRIED = {"threshold": (0.35, 0.5, 0.65), "core": (0.4, 0.6)}
+TRIED = {"threshold": (0.4, 0.6, 0.8), "core": (0.5, 0.8)}
 """Values of the decoder's options that give candidates; fixed, so that no fold's truth is in them."""
 
 Truth = NDArray[np.integer[Any]]
@@ -197,13 +197,11 @@ def second_level(workspace: Workspace, members: Members, tuned: Tuned) -> Second
 
 
 def candidates_of(decoder: Decoder) -> tuple[Decoder, ...]:
-    """The decoder at all combinations of those options of `TRIED` that it has."""
+    """The decoder as the user set it and at all combinations of those options of `TRIED` that it has."""
     options = decoder.options()
     names = [name for name in TRIED if name in options]
-    return tuple(
-        instances.build(decoder.name, **{**options, **dict(zip(names, values, strict=True))})
-        for values in product(*(TRIED[name] for name in names))
-    )
+    tried = [dict(zip(names, values, strict=True)) for values in product(*(TRIED[name] for name in names))]
+    return tuple(dict.fromkeys((decoder, *(instances.build(decoder.name, **{**options, **some}) for some in tried))))
 
 
 @dataclass(frozen=True)

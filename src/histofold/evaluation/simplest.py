@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from histofold.evaluation.crossfit import first_good
 from histofold.evaluation.search import STRATEGIES, Found, Weights
 
 LEAST_FOLDS, LEAST_GROUPS = 2, 20
@@ -24,28 +25,15 @@ def simplest(found: Sequence[Found], groups: NDArray[np.str_], folds: NDArray[np
     """
     order = list(STRATEGIES)
     ranked = sorted(found, key=lambda item: (order.index(item.strategy), item.size))
-    chosen = ranked[_first_good([item.scores for item in ranked], groups)]
+    chosen = ranked[first_good([item.scores for item in ranked], groups)]
     per_fold: dict[int, tuple[Weights, int]] = {}
     scores = np.empty(len(folds))
     for fold in chosen.per_fold:
         own = folds == fold
         others = ~own
         enough = len(chosen.per_fold) > LEAST_FOLDS and len(set(groups[others])) >= LEAST_GROUPS
-        at = _first_good([item.seen[fold][others] for item in ranked], groups[others]) if enough else 0
+        at = first_good([item.seen[fold][others] for item in ranked], groups[others]) if enough else 0
         mine = ranked[at]
         per_fold[fold] = mine.per_fold[fold]
         scores[own] = mine.scores[own]
     return replace(chosen, per_fold=per_fold, scores=scores)
-
-
-def _first_good(
-    scores: Sequence[NDArray[np.float64]], groups: NDArray[np.str_], draws: int = 1000, seed: int = 0
-) -> int:
-    """Index of the first scores that are not clearly worse than the best: 5 % of a bootstrap over groups."""
-    best = max(scores, key=np.mean)
-    names, codes = np.unique(groups, return_inverse=True)
-    random = np.random.default_rng(seed)
-    picks = random.integers(len(names), size=(draws, len(names)))
-    counts = np.bincount(codes, minlength=len(names))[picks].sum(axis=1)
-    lost = [np.bincount(codes, weights=best - item, minlength=len(names))[picks].sum(axis=1) for item in scores]
-    return next(at for at, sums in enumerate(lost) if np.quantile(sums / counts, 0.05) <= 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from histofold.evaluation.crossfit import interval_text
@@ -14,18 +16,6 @@ SHOWN = ("score", "dice", "iou", "ap50", "ap75", "ap90", "f1_50", "pq", "aji")
 
 def cv_table(ensemble: Ensemble, scores: pd.DataFrame, merged: bool = False) -> str:
     """The table that `evaluate` prints; `merged` marks instance scores whose truth merges touching objects."""
-    # `score` is the competition's metric, which has a column of its own name, too.
-    columns = [column for column in SHOWN if column in scores and column != ensemble.metric]
-    rows = [
-        *_rows(scores, "fold", "fold ", columns),
-        *_rows(scores, "stratum", "", columns),
-        ("all", len(scores), [float(scores[column].mean()) for column in columns]),
-    ]
-    width = max(len(name) for name, _, _ in rows)
-    head = f"{'':{width}}  {'n':>5}  " + "  ".join(
-        f"{marked(_title(column, ensemble), merged):>8}" for column in columns
-    )
-    lines = [_line(name, count, values, width) for name, count, values in rows]
     ends = ensemble.score["interval"]
     around = f"95 % interval {interval_text(ends)}" if ends else interval_text(ends)
     kind = f"PARTIAL CV, folds {list(ensemble.folds)} only" if ensemble.partial else "CV"
@@ -33,10 +23,8 @@ def cv_table(ensemble: Ensemble, scores: pd.DataFrame, merged: bool = False) -> 
     return "\n".join(
         [
             f"{kind} of {ensemble.competition}, ensemble {ensemble.name} ({marked(ensemble.metric, merged)})",
-            head,
-            *lines,
-            *_pixels(scores),
-            *(f"{line}{MARK if merged else ''}" for line in _objects(scores)),
+            *mean_lines(scores, ensemble.metric, {"fold": "fold ", "stratum": ""}, merged),
+            *pooled_lines(scores, merged),
             f"cross-fitted {ensemble.score['cross_fitted']:.4f}, {around}; "
             f"optimistic {ensemble.score['optimistic']:.4f}",
             f"for the submission: {chosen}",
@@ -46,6 +34,30 @@ def cv_table(ensemble: Ensemble, scores: pd.DataFrame, merged: bool = False) -> 
             *([NOTE] if merged else []),
         ]
     )
+
+
+def mean_lines(scores: pd.DataFrame, metric: str, by: Mapping[str, str], merged: bool = False) -> list[str]:
+    """Means of the scores as the lines of a table: its head, the parts of the samples, and all of them.
+
+    Args:
+        scores: a row a sample.
+        metric: the competition's.
+        by: column → what stands before its values; for each of them a line.
+        merged: marks instance scores whose truth merges touching objects.
+    """
+    # `score` is the competition's metric, which has a column of its own name, too.
+    columns = [column for column in SHOWN if column in scores and column != metric]
+    rows = [row for column, prefix in by.items() for row in _rows(scores, column, prefix, columns)]
+    rows.append(("all", len(scores), [float(scores[column].mean()) for column in columns]))
+    width = max(len(name) for name, _, _ in rows)
+    titles = [marked(metric if column == "score" else column, merged) for column in columns]
+    head = f"{'':{width}}  {'n':>5}  " + "  ".join(f"{title:>8}" for title in titles)
+    return [head, *(_line(name, count, values, width) for name, count, values in rows)]
+
+
+def pooled_lines(scores: pd.DataFrame, merged: bool = False) -> list[str]:
+    """What the pixels and objects of all images say together, and the numbers of the GlaS contest."""
+    return [*_pixels(scores), *(f"{line}{MARK if merged else ''}" for line in _objects(scores))]
 
 
 def _pixels(scores: pd.DataFrame) -> list[str]:
@@ -86,10 +98,6 @@ def _single(ensemble: Ensemble) -> list[str]:
     if len(ensemble.folds) > 1:
         return []
     return ["one fold only: its settings were chosen on itself, so even the cross-fitted score is optimistic"]
-
-
-def _title(column: str, ensemble: Ensemble) -> str:
-    return ensemble.metric if column == "score" else column
 
 
 def _rows(scores: pd.DataFrame, by: str, prefix: str, columns: list[str]) -> list[tuple[str, int, list[float]]]:

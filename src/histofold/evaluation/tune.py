@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from histofold import instances, metrics
 from histofold.errors import ConfigError, HistofoldError
 from histofold.evaluation import extents
-from histofold.evaluation.crossfit import cross_fit
+from histofold.evaluation.crossfit import cross_fit, first_good
 from histofold.evaluation.extents import Extent
 from histofold.evaluation.gridsearch import FREE, LEAST, Choices, GridSearch, Setting, choose, choose_strata
 from histofold.evaluation.oof import MeanBands, Run, one_scale, predictions, shared_bands
@@ -175,6 +175,7 @@ def _tune_decoder(workspace: Workspace, members: Members, per_stratum: str) -> T
     grid = settings_to_try(decoder, members.names) if config.evaluate.tune else [decoder.options()]
     search = GridSearch(grid, _scorer(workspace, members, decoder.name), decoder.options())
     folds, strata = _folds(members), members.rows["stratum"].to_numpy(str)
+    groups = members.rows["group"].to_numpy(str)
     choice = choose(search, folds, strata)
     lines: tuple[str, ...] = ()
     if per_stratum != "never" and len(grid) > 1 and len(set(strata)) > 1:
@@ -182,24 +183,29 @@ def _tune_decoder(workspace: Workspace, members: Members, per_stratum: str) -> T
         if per_stratum == "always":
             choice = finer = choose(search, folds, strata, per_stratum=True)
         else:
-            choice, finer = choose_strata(search, folds, strata, one)
+            choice, finer = choose_strata(search, folds, strata, groups, one)
         lines = (_compared(one, finer, choice, len(set(folds.tolist())) > 1),)
     own = tuple(dict(grid[column]) for column in choice.own)
     scores, measured = decoded_scores(workspace, members, members.bands, decoder.name, own)
     curve = _curve(search.table, grid, choice.best)
     chosen = {name: _described(decoder.name, grid[column]) for name, column in choice.strata.items()}
     best = _described(decoder.name, grid[choice.best])
-    among = partial(_scores_among, search, folds, strata, per_stratum)
+    among = partial(_scores_among, search, folds, strata, groups, per_stratum)
     return Tuned(scores, choice.optimistic, None, best, curve, own, measured, chosen, lines, among)
 
 
 def _scores_among(
-    search: GridSearch, folds: NDArray[np.int64], strata: NDArray[np.str_], per_stratum: str, among: NDArray[np.bool_]
+    search: GridSearch,
+    folds: NDArray[np.int64],
+    strata: NDArray[np.str_],
+    groups: NDArray[np.str_],
+    per_stratum: str,
+    among: NDArray[np.bool_],
 ) -> NDArray[np.float64]:
     """Scores (N,) under settings that the samples `among` choose alone, also whether strata have their own."""
     kinds = {"never": (False,), "always": (True,), "auto": (False, True)}[per_stratum]
     found = [choose(search, folds, strata, kind, among).scores for kind in kinds]
-    return max(found, key=lambda scores: float(scores[among].mean()))
+    return found[first_good([scores[among] for scores in found], groups[among])]
 
 
 def _scorer(workspace: Workspace, members: Members, decoder: str) -> Callable[[list[Setting]], NDArray[np.float64]]:

@@ -51,6 +51,24 @@ def with_the_rest(labels: Labels, mask: NDArray[np.bool_]) -> Labels:
     return np.maximum(labels, rest)
 
 
+def cut_below(labels: Labels, values: NDArray[np.float32], share: float) -> Labels:
+    """Take from every label (H, W) the pixels whose value is below `share` of that label's highest."""
+    return _cut_below(labels, values, np.float32(share))
+
+
+@numba.njit(nogil=True, cache=True)
+def _cut_below(labels: Labels, values: NDArray[np.float32], share: np.float32) -> Labels:
+    flat, heights, out = labels.ravel(), values.ravel(), np.zeros_like(labels)
+    least = np.zeros(flat.max() + 1 if flat.size else 1, np.float32)
+    for at in range(flat.size):
+        least[flat[at]] = max(least[flat[at]], share * heights[at])
+    kept = out.ravel()
+    for at in range(flat.size):
+        if heights[at] >= least[flat[at]]:
+            kept[at] = flat[at]
+    return out
+
+
 def fill_holes(labels: Labels, max_hole: int) -> Labels:
     """Give background that is enclosed by a single instance, up to `max_hole` pixels, to that instance.
 

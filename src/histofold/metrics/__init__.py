@@ -8,6 +8,7 @@ Example:
 """
 
 from histofold.metrics.detection import Matching, dsb, dsb_score, match, pool
+from histofold.metrics.final import final_scores
 from histofold.metrics.hausdorff import hd95, object_hausdorff
 from histofold.metrics.instances import COUNTS, SCORES, instance_scores, named_score, scores_of
 from histofold.metrics.matching import Contingency, contingency
@@ -36,6 +37,7 @@ __all__ = [
     "dice_curve",
     "dsb",
     "dsb_score",
+    "final_scores",
     "hd95",
     "histogram",
     "instance_scores",

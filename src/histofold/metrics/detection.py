@@ -93,6 +93,11 @@ class Matching:
         return 2 * self.tp / (2 * self.tp + self.fp + self.fn) if self.tp else 0.0
 
     @property
+    def f2(self) -> float:
+        """5 TP / (5 TP + FP + 4 FN): a missed object weighs four times a false one (Kaggle's Airbus ships, 2018)."""
+        return 5 * self.tp / (5 * self.tp + self.fp + 4 * self.fn) if self.tp else 0.0
+
+    @property
     def mean_true_score(self) -> float:
         """Sum of the matches' IoU over the number of true objects."""
         return self.matched_iou / self.n_truth if self.n_truth else 0.0

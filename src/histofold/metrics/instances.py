@@ -166,6 +166,7 @@ SCORES: dict[str, Score] = {
     "precision_50": _detection(0.5, "precision"),
     "recall_50": _detection(0.5, "recall"),
     "f1_50": _detection(0.5, "f1"),
+    "f2_50": _detection(0.5, "f2"),
     "pq": lambda table: panoptic(table)[0],
     "dq": lambda table: panoptic(table)[1],
     "sq": lambda table: panoptic(table)[2],
@@ -183,7 +184,7 @@ SCORES: dict[str, Score] = {
 def instance_scores(truth: NDArray[Any], prediction: NDArray[Any]) -> dict[str, float]:
     """All scores of two label images (H, W) but the Hausdorff distances.
 
-    `dsb`, `ap50 ap75 ap90` (TP / (TP + FP + FN)), `precision_50 recall_50 f1_50`, `pq dq sq`,
+    `dsb`, `ap50 ap75 ap90` (TP / (TP + FP + FN)), `precision_50 recall_50 f1_50 f2_50`, `pq dq sq`,
     `aji` (Kumar), `aji_one_to_one` (FullNet), `aji_plus`, `dice` and `iou` by pixel, `object_dice` and `object_f1`
     (GlaS), how many objects are `found`, `missed` and `false` at IoU .5, and the counts of pixels `PIXELS`.
     """
