@@ -79,6 +79,43 @@ warn_of_little_space() {
         say "only $free GB are free there: should pip run out of space, make some, or set HISTOFOLD_VENV to a folder on another disk"
 }
 
+# Whether $VENV may be emptied: it is not there, holds nothing, or is an environment that this script made or began.
+# HISTOFOLD_VENV may by mistake name a folder of somebody's data.
+ours() {
+    [[ -e "$VENV" || -L "$VENV" ]] || return 0
+    [[ -d "$VENV" ]] || return 1
+    [[ ! -e "$VENV/.stamp-begun" ]] || return 0
+    [[ ! -e "$VENV/pyvenv.cfg" || -z "$(find "$VENV/" -maxdepth 1 -name '.stamp-*')" ]] || return 0
+    if [[ -z "${HISTOFOLD_VENV:-}" ]]; then # our own place: what has nothing but an environment's folders is one
+        [[ -z "$(find "$VENV/" -mindepth 1 -maxdepth 1 ! -name bin ! -name lib ! -name lib64 ! -name include ! -name share ! -name etc \
+            ! -name pyvenv.cfg ! -name .gitignore ! -name '.stamp-*')" ]]
+    else
+        [[ -z "$(ls -A -- "$VENV")" ]]
+    fi
+}
+
+# Make $VENV anew. What was begun is marked first, so that the next call mends what a broken off one has left.
+make_environment() {
+    local base new=""
+    ours || {
+        say "$VENV holds something that is no environment of histofold's, and was left as it is; name a new folder:" \
+            "HISTOFOLD_VENV=$(printf %q "${VENV%/}/histofold-venv")"
+        return 1
+    }
+    base="$(find_python)" || return 1
+    say "making $VENV with $base"
+    [[ -d "$VENV" ]] || new=yes
+    mkdir -p -- "$VENV" && : >"$VENV/.stamp-begun" || return 1
+    find "$VENV/" -mindepth 1 -maxdepth 1 ! -name .stamp-begun -exec rm -rf -- {} + || return 1
+    "$base" -m venv "$VENV" || {
+        # All that is there now, this call has made.
+        find "$VENV/" -mindepth 1 -maxdepth 1 -exec rm -rf -- {} +
+        [[ -z "$new" ]] || rmdir -- "$VENV"
+        say "$base -m venv failed; Debian and Ubuntu need the package python3-venv"
+        return 1
+    }
+}
+
 # Make or refresh $VENV from the requirement file $1 and those that it builds on; leaves $PY set.
 environment() {
     if [[ -n "${PYTHON:-}" ]]; then
@@ -93,11 +130,7 @@ environment() {
         return
     fi
     if ! usable; then
-        local base
-        base="$(find_python)" || return 1
-        say "making $VENV with $base"
-        "$base" -m venv --clear "$VENV" ||
-            { rm -rf -- "$VENV"; say "$base -m venv failed; Debian and Ubuntu need the package python3-venv"; return 1; }
+        make_environment || return 1
     fi
     say "installing $wanted into $VENV (5.5 to 7 GB and a few minutes the first time)"
     warn_of_little_space
@@ -107,6 +140,17 @@ environment() {
     # installs holds requirements.txt, too.
     stamp_of "$ROOT/requirements.txt" >"$VENV/.stamp-requirements.txt"
     stamp_of "${files[@]}" >"$stamp"
+    rm -f -- "$VENV/.stamp-begun"
+}
+
+setup() {
+    local wanted="${1:-requirements.txt}"
+    case "$wanted" in help | -h | --help) help && return ;; esac
+    if [[ "$wanted" != requirements*.txt || ! -f "$ROOT/$wanted" ]]; then
+        say "setup $wanted: no such file of requirements; there are:" "$(cd "$ROOT" && echo requirements*.txt)"
+        return 2
+    fi
+    environment "$wanted" && say "ready: $PY"
 }
 
 # A script of src/ or a module of the package, without changing the folder: relative paths are the caller's.
@@ -149,7 +193,7 @@ main() {
     [[ $# -eq 0 ]] || shift
     case "$name" in
         help | -h | --help) help ;;
-        setup) environment "${1:-requirements.txt}" && say "ready: $PY" ;;
+        setup) setup "$@" ;;
         demo | download | prepare | train | evaluate | predict | submit | kernel | report | validate) verb "$name" "$@" ;;
         bench) bench "$@" ;;
         test) run_tests "$@" ;;

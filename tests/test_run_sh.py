@@ -132,6 +132,75 @@ def test_an_environment_without_pip_is_made_again(clone: Path) -> None:
     assert calls(clone, "-m venv") == 1
 
 
+@pytest.mark.parametrize("files", [["notes.txt"], ["pyvenv.cfg", "notes.txt"], [".stamp-of-mine", "notes.txt"]])
+@pytest.mark.parametrize("novenv", [False, True])
+def test_a_folder_that_is_somebody_elses_is_left_as_it_is(clone: Path, files: list[str], novenv: bool) -> None:
+    folder = clone.parent / "my data"
+    folder.mkdir()
+    for name in files:
+        (folder / name).write_text("mine")
+    if novenv:
+        (clone.parent / "calls.novenv").write_text("")
+    result = fake(clone, "train", HISTOFOLD_VENV=str(folder))
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert f"HISTOFOLD_VENV={clone.parent}/my\\ data/histofold-venv" in result.stderr
+    assert sorted(path.name for path in folder.iterdir()) == sorted(files)
+    assert calls(clone, "-m venv") == 0
+
+
+def test_a_file_in_the_place_of_the_environment_is_left_as_it_is(clone: Path) -> None:
+    (clone.parent / "data").write_text("mine")
+    assert fake(clone, "train", HISTOFOLD_VENV="data").returncode == 1
+    assert (clone.parent / "data").read_text() == "mine"
+
+
+def test_an_empty_folder_becomes_an_environment_and_stays_where_that_fails(clone: Path) -> None:
+    folder = clone.parent / "data"
+    folder.mkdir()
+    missing = clone.parent / "calls.novenv"
+    missing.write_text("")
+    assert fake(clone, "train", HISTOFOLD_VENV="data").returncode == 1
+    assert list(folder.iterdir()) == []
+    missing.unlink()
+    assert fake(clone, "train", HISTOFOLD_VENV="data").returncode == 0
+    assert (folder / "bin" / "python").exists()
+
+
+@pytest.mark.parametrize("place", [".venv", "elsewhere"])
+@pytest.mark.parametrize("left", [[".stamp-begun"], [".stamp-begun", "pyvenv.cfg"], [".stamp-x", "pyvenv.cfg"]])
+def test_what_a_broken_off_call_left_is_mended(clone: Path, place: str, left: list[str]) -> None:
+    folder = clone / place
+    (folder / "lib").mkdir(parents=True)
+    for name in left:
+        (folder / name).write_text("")
+    assert fake(clone, "train", **({} if place == ".venv" else {"HISTOFOLD_VENV": str(folder)})).returncode == 0
+    assert not (folder / "lib").exists()
+    assert sorted(path.name for path in folder.iterdir()) == [".stamp-requirements.txt", "bin"]
+
+
+def test_a_call_that_is_broken_off_leaves_its_mark(clone: Path) -> None:
+    (clone.parent / "calls.broken").write_text("")
+    assert fake(clone, "train", HISTOFOLD_VENV="envs/own").returncode == 1
+    folder = clone.parent / "envs" / "own"
+    assert (folder / ".stamp-begun").exists()
+    (folder / "bin" / "python").unlink()
+    (clone.parent / "calls.broken").unlink()
+    assert fake(clone, "train", HISTOFOLD_VENV="envs/own").returncode == 0
+
+
+def test_setup_takes_files_of_requirements_only(clone: Path) -> None:
+    for word in ("help", "-h", "--help"):
+        result = fake(clone, "setup", word)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert "\n  setup " in result.stdout
+    result = fake(clone, "setup", "requirement.txt")
+    assert result.returncode == 2
+    assert "there are: requirements-dev.txt requirements.txt" in result.stderr
+    assert calls(clone, "-m") == 0
+    assert fake(clone, "setup", "requirements-dev.txt").returncode == 0
+
+
 def test_another_python_under_the_environment_is_noticed(clone: Path) -> None:
     version = clone.parent / "calls.version"
     version.write_text("(3, 11)")
