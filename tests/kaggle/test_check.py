@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from histofold.cli import main
+from histofold.inference.ensemble import Ensemble, RunWeight
 
 
 @pytest.fixture
@@ -111,3 +113,17 @@ def test_a_good_file_stays_good_where_the_truth_cannot_be_read(bowl: Path, capsy
     assert "keeps all rules of dsb2018" in output
     assert "not compared: " in output
     assert "not a whole image" in output
+
+
+def test_the_command_that_writes_what_is_missing_is_whole(bowl: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for partial, folds in ((False, []), (True, ["folds=[0,1]"])):
+        members = (RunWeight("one", 0.5), RunWeight("two", 0.5))
+        Ensemble("dsb2018", "best", "dsb", members, (0, 1), partial, (), ()).write(bowl / "oof")
+        rows = "ImageId,EncodedPixels\nt1,1 3\nt2,\n"
+        assert run(bowl, rows, "name=best", f"paths.oof={bowl}/oof") == 0
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if "this writes it" in line)
+        words = shlex.split(line.split("this writes it: ")[1])
+        assert words[:3] == ["./run.sh", "evaluate", "competition=dsb2018"]
+        assert words[-2 - len(folds) :] == ["name=best", "runs=[one,two]", *folds]
+    assert run(bowl, rows, "name=none", f"paths.oof={bowl}/oof") == 0
+    assert "name=none 'runs=[…]'" in capsys.readouterr().out

@@ -169,3 +169,16 @@ def test_expired_token_is_one_line(kaggle_server: Any, monkeypatch: pytest.Monke
     with pytest.raises(KaggleError, match=r"expired\?.*settings/api") as caught:
         Client(SLUG)
     assert secret not in str(caught.value)
+
+
+def test_the_user_is_that_of_the_credentials_in_use(tmp_path: Path, secret: str) -> None:
+    home = {"HOME": str(tmp_path)}
+    assert credentials.user(home) is None
+    write(tmp_path / ".kaggle" / "credentials.json", json.dumps({"refresh_token": secret, "username": "login"}))
+    assert credentials.user(home) == "login"
+    write(tmp_path / ".kaggle" / "kaggle.json", json.dumps({"username": "other"}))
+    assert credentials.user(home) == "login", "a kaggle.json without a key is not used"
+    write(tmp_path / ".kaggle" / "kaggle.json", json.dumps({"username": "key", "key": secret}))
+    assert credentials.user(home) == "key"
+    assert credentials.user({**home, "KAGGLE_USERNAME": "me"}) == "me"
+    assert credentials.user({**home, "KAGGLE_API_TOKEN": secret}) is None

@@ -19,8 +19,11 @@ import pytest
 from kaggle_tree import Machine, find_something
 
 from histofold.cli import main
+from histofold.competitions.base import Place
+from histofold.errors import ConfigError, DataError
 from histofold.files import HOST, TEMPORARY
-from histofold.kaggle import notebook, package, wheels
+from histofold.kaggle import export, notebook, package, wheels
+from histofold.offline import run as offline
 from histofold.offline import start
 from histofold.offline.manifest import MARKER, Manifest, Wheel
 
@@ -245,6 +248,14 @@ def test_long_titles_are_shortened_and_stay_different() -> None:
     assert len(first) <= 44
 
 
+def test_names_that_a_title_cannot_hold_stay_different() -> None:
+    names = ["a_b", "a-b", "A B", "a b", "niere_ü", "niere_ö", "смп", "モデル", "x" * 60, "x" * 61]
+    titles = {notebook.title_for("dsb2018", name) for name in names}
+    assert len(titles) == len(names)
+    assert max(map(len, titles)) <= 44
+    assert notebook.title_for("dsb2018", "unet") == "histofold dsb2018 unet"
+
+
 def test_too_short_a_title_is_refused() -> None:
     with pytest.raises(Exception, match="at least 6"):
         notebook.title_of("a")
@@ -255,10 +266,15 @@ def test_a_folder_with_a_space_can_be_pasted(nuclei: World, tmp_path: Path, caps
     assert nuclei.run("kernel", f"paths.submissions={tmp_path}/my sent") == 0
     lines = capsys.readouterr().out.splitlines()
     folder = tmp_path / "my sent" / "demo_nuclei" / "tiny" / "kernel"
-    (command,) = (line for line in lines if line.startswith("kaggle kernels"))
-    assert shlex.split(command)[-2:] == ["-p", str(folder)]
-    (command,) = (line.split("   (")[0] for line in lines if line.startswith("kaggle datasets"))
-    assert shlex.split(command)[-2:] == ["-p", str(folder / "dataset")]
+    commands = [shlex.split(line) for line in lines if "kaggle " in line]
+    assert {Path(words[0]).name for words in commands} == {"kaggle"}
+    assert commands[0][0] == str(Path(sys.executable).with_name("kaggle"))
+    dataset = ["-r", "zip", "-p", str(folder / "dataset")]
+    assert [words[1:] for words in commands] == [
+        ["datasets", "create", *dataset],
+        ["datasets", "version", "-m", "new", *dataset],
+        ["kernels", "push", "-p", str(folder)],
+    ]
 
 
 def test_a_code_competition_is_sent_a_notebook_and_no_file(
@@ -315,6 +331,82 @@ def test_other_views_than_those_of_predict_are_told(nuclei: World, capsys: pytes
     assert nuclei.run("kernel", "predict.tta=flips") == 0
     assert "predict.tta=flips in the notebook; `predict` was run here with predict.tta=none" in capsys.readouterr().out
     assert nuclei.run("kernel") == 0
+
+
+PUSHED = ["competition.slug=hidden-cells", "competition.options.folder=demo_nuclei", "kernel.push=true"]
+
+
+def test_another_cleanup_than_that_of_submit_is_told(nuclei: World, capsys: pytest.CaptureFixture[str]) -> None:
+    assert nuclei.run("kernel", "submit.min_area=7") == 0
+    expected = "submit.min_area=7 in the notebook; `submit` was run here with submit.min_area=0"
+    assert expected in capsys.readouterr().out
+    assert nuclei.run("kernel") == 0
+
+
+def test_a_push_with_settings_that_nobody_asked_for_is_refused(
+    nuclei: World, no_credentials: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(nuclei.submission, tmp_path / "demo_nuclei" / "tiny")
+    assert nuclei.run("submit", "submit.min_area=7", f"paths.submissions={tmp_path}") == 0
+    marker = tmp_path / "demo_nuclei" / "tiny" / "kernel" / "dataset" / MARKER
+    before = marker.read_bytes()
+    capsys.readouterr()
+    assert nuclei.run("kernel", *PUSHED, f"paths.submissions={tmp_path}") == 2
+    error = capsys.readouterr().err
+    assert "submit.min_area=0 in the notebook; `submit` was run here with submit.min_area=7; nothing was sent" in error
+    assert marker.read_bytes() == before
+    offers = [shlex.split(command) for command in error.split("`")[3::2]]
+    assert [words[-1] for words in offers] == ["submit.min_area=7", "submit.min_area=0"]
+    for words in offers:
+        # As it stands it goes on, to where credentials are looked for.
+        assert main(words[1], words[2:]) == 1
+        assert "no Kaggle credentials" in capsys.readouterr().err
+
+
+def test_a_message_makes_no_other_export(nuclei: World) -> None:
+    stamps = []
+    for more in ([], ["submit.message=other", "submit.send=true", "kernel.message=third"], ["submit.max_hole=3"]):
+        assert nuclei.run("kernel", *more) == 0
+        stamps.append(Manifest.read(nuclei.kernel / "dataset").stamp)
+    assert stamps[0] == stamps[1] != stamps[2]
+    assert nuclei.run("kernel") == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"folder": "data", "sample": "nuclei", "test": "stage1"}, {"test": "stage1"}),
+        ({"test": "{root}/later"}, {"test": "{folder}/later"}),
+        ({"test": "data/later", "images": "data/images"}, {"test": "{folder}/later", "images": "data/images"}),
+        ({"index": "{root}/index.csv", "derive": True}, {"index": "{folder}/index.csv", "derive": True}),
+    ],
+)
+def test_options_hold_in_a_notebook(options: dict[str, Any], expected: dict[str, Any], tmp_path: Path) -> None:
+    place = Place("own", None, tmp_path / "data", tmp_path)
+    given = {key: value.replace("{root}", str(place.root)) if key != "derive" else value
+             for key, value in options.items()}  # fmt: skip
+    assert export.options_there(place, given) == expected
+
+
+@pytest.mark.parametrize("value", ["/elsewhere/test", "{root}/../other", "~/test", "../test"])
+def test_a_place_of_this_machine_is_refused(value: str, tmp_path: Path) -> None:
+    place = Place("own", None, tmp_path / "data", tmp_path)
+    with pytest.raises(ConfigError, match=r"competition\.options\.test=.*a place of this machine.*=null"):
+        export.options_there(place, {"test": value.replace("{root}", str(place.root))})
+
+
+def test_data_is_not_looked_for_in_an_export(tmp_path: Path) -> None:
+    options = {"images": "images", "test": "{folder}/later"}
+    manifest = Manifest("me/x", "feed", "tiny", {"name": "own", "adapter": "folders", "slug": None, "options": options},
+                        {}, 0, 0, 9.0)  # fmt: skip
+    (tmp_path / "me-x" / "models" / "own").mkdir(parents=True)
+    manifest.write(tmp_path / "me-x")
+    with pytest.raises(DataError, match="no folder own in it; add the competition's data"):
+        offline.open_competition(manifest, tmp_path)
+    data = tmp_path / "zdata" / "someone" / "own"
+    data.mkdir(parents=True)
+    found = offline.open_competition(manifest, tmp_path)
+    assert (found.place.root, found.settings["test"]) == (data, str(data / "later"))
 
 
 def test_no_competition_of_kaggles_cannot_be_pushed(nuclei: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,36 @@ def test_the_same_export_is_not_submitted_twice(kaggle_server: Any, export: Expo
     assert pushed(export).public == "0.91"
     assert len(kaggle_server.submitted) == 1
     assert kaggle_server.calls.count("SaveKernel") == 1
+
+
+def test_what_others_submit_while_the_notebook_runs_is_kept_and_not_submitted_again(
+    kaggle_server: Any, export: Export
+) -> None:
+    path = export.folder.parent / "log.csv"
+    kaggle_server.notebook = ["RUNNING", "COMPLETE"]
+
+    def other(seconds: float) -> None:
+        for name, ref, stamp in (("other", "77", "beef"), ("same", "78", "feed")):
+            log.once(path, stamp, lambda: log.Entry("2030", name, "", stamp, "", "", ref=ref))  # noqa: B023
+
+    entry = push(SLUG, export, "tiny, notebook", 0.75, path, CodeClient(SLUG, other), 1.0)
+    assert entry.ref == "78"
+    assert kaggle_server.submitted == []
+    assert [entry.name for entry in log.read(path)] == ["other", "same"]
+
+
+def test_a_pending_submission_of_the_notebook_is_found_whatever_was_exported_since(
+    kaggle_server: Any, export: Export, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kaggle_server.scores = ["PENDING"]
+    assert pushed(export).status == "pending"
+    newer = replace(export, manifest=replace(export.manifest, stamp="beef"))
+    kaggle_server.scores = ["COMPLETE"]
+    assert pushed(newer).public == "0.91"
+    assert "an earlier export was submitted on" in capsys.readouterr().out
+    assert len(kaggle_server.submitted) == 1
+    pushed(newer)
+    assert len(kaggle_server.submitted) == 2
 
 
 def test_a_notebook_that_fails_is_not_submitted(kaggle_server: Any, export: Export) -> None:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from histofold.errors import DataError
 from histofold.kaggle import log
 from histofold.kaggle.client import ATTEMPTS, Client
 from histofold.kaggle.credentials import KaggleError
@@ -173,6 +178,73 @@ def test_the_log_keeps_what_was_sent_when_the_score_cannot_be_fetched(kaggle_ser
     with pytest.raises(KaggleError, match="has trouble"):
         send(SLUG, parcel, path, kaggle, 1.0)
     assert [(entry.status, entry.ref) for entry in log.read(path)] == [("pending", "41")]
+
+
+def entry_of(name: str, ref: str) -> log.Entry:
+    return log.Entry("2030-01-01", name, f"{name}.csv", name * 8, "", "0.5", ref=ref)
+
+
+def test_what_others_log_during_the_wait_stays(kaggle_server: Any, parcel: Parcel) -> None:
+    path = parcel.file.parent / "log.csv"
+    kaggle_server.scores = ["PENDING", "COMPLETE"]
+
+    def other(seconds: float) -> None:
+        log.once(path, "other" * 8, lambda: entry_of("other", "77"))
+
+    send(SLUG, parcel, path, Client(SLUG, other), 60.0)
+    assert [(entry.name, entry.ref, entry.public) for entry in log.read(path)] == [
+        ("best", "41", "0.91"),
+        ("other", "77", ""),
+    ]
+
+
+def test_only_ones_own_rows_are_renewed(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    log.write(path, [entry_of("a", "1"), entry_of("b", ""), entry_of("c", "3"), entry_of("d", "")])
+    log.renew(path, [entry_of("c", "3").scored("complete", "0.5", ""), entry_of("d", "")])
+    assert [(entry.name, entry.public) for entry in log.read(path)] == [("a", ""), ("b", ""), ("c", "0.5"), ("d", "")]
+
+
+MANY = """
+import sys
+from pathlib import Path
+from histofold.kaggle import log
+for number in range(25):
+    name = f"{sys.argv[2]}-{number}"
+    entry = log.Entry("2030", name, "", name, "", "", ref=name)
+    log.once(Path(sys.argv[1]), name, lambda: entry)
+    log.renew(Path(sys.argv[1]), [entry.scored("complete", "1", "")])
+    log.once(Path(sys.argv[1]), f"both-{number}", lambda: log.Entry("2030", "both", "", f"both-{number}", "", ""))
+"""
+
+
+def test_two_processes_lose_nothing_and_send_nothing_twice(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    commands = [[sys.executable, "-c", MANY, str(path), name] for name in "ab"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(log.__file__).parents[2])}
+    processes = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for command in commands]
+    assert [process.wait() for process in processes] == [0, 0]
+    entries = log.read(path)
+    assert sorted(entry.sha256 for entry in entries) == sorted(
+        f"{name}-{number}" for name in ("a", "b", "both") for number in range(25)
+    )
+    assert all(entry.public == "1" for entry in entries if entry.ref)
+
+
+def test_a_log_that_a_spreadsheet_saved(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    entry = replace(entry_of("a", "1"), message="über")
+    log.write(path, [entry])
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text, encoding="utf-8-sig")
+    assert log.read(path) == [entry]
+    for broken in (text.encode("cp1252"), text.encode("utf-16")):
+        path.write_bytes(broken)
+        with pytest.raises(DataError, match=r"log\.csv: expected a CSV in UTF-8.*save it again"):
+            log.read(path)
+    path.write_text(text.replace(",", ";"), encoding="utf-8")
+    with pytest.raises(DataError, match="separated by commas"):
+        log.read(path)
 
 
 def test_a_log_with_a_missing_column_is_refused(tmp_path: Path) -> None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 
 from histofold.errors import ResourceError
 from histofold.inference import planning
+from histofold.inference.member import Member
 from histofold.inference.planning import Trial
 from histofold.inference.settings import Settings
 from histofold.offline.speed import settle
+from histofold.preprocess import Preprocess
+from histofold.targets.foreground import Foreground
 
 Tried = Callable[[Settings], Trial]
 
@@ -67,6 +71,27 @@ def test_too_little_memory_means_smaller_batches_and_then_the_cpu(monkeypatch: p
     given(monkeypatch, tried)
     assert settle([], Settings(batch=4), lambda text: None).device == "cpu"
     assert tries == [(4, "auto"), (2, "auto"), (1, "auto"), (1, "cpu")]
+
+
+class Holding(torch.nn.Module):
+    """A network on a device that holds two images at once."""
+
+    divisor = 8
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 2:
+            raise torch.cuda.OutOfMemoryError("full")
+        return x[:, :1]
+
+
+def test_less_than_all_views_at_once_is_tried_before_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [Member(Holding(), Foreground(), Preprocess())]
+    try_out = planning.try_out
+    given(monkeypatch, lambda settings: try_out(members, replace(settings, device="cpu")))
+    said: list[str] = []
+    found = settle(members, Settings(tile=16, tta="dihedral", batch=8), said.append)
+    assert (found.batch, found.device, found.tta) == (2, "cuda", "dihedral")
+    assert [line.split("; ")[-1] for line in said] == ["trying {'batch': 4}", "trying {'batch': 2}"]
 
 
 def test_a_cpu_that_cannot_do_it_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from histofold import competitions
+from histofold import competitions, given
 from histofold.competitions.base import Competition
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
 from histofold.evaluation import extents
 from histofold.evaluation.extents import Extent
+from histofold.inference.ensemble import Ensemble
 from histofold.kaggle import csv, likeness
 from histofold.kaggle.validate import Fault, validate
 
@@ -82,8 +83,21 @@ def _references(competition: Competition, config: Config, name: str | None) -> d
         place = extents.place(config.path("oof"), competition.name, name)
         found[likeness.OOF] = extents.read(place) or []
         if not found[likeness.OOF]:
-            print(f"not compared with {likeness.OOF}: {place} is not there; evaluate name={name} writes it")
+            how = _evaluate(config.path("oof"), competition.name, name)
+            print(f"not compared with {likeness.OOF}: {place} is not there; this writes it: {how}")
     return {label: reference for label, reference in found.items() if reference}
+
+
+def _evaluate(oof: Path, competition: str, name: str) -> str:
+    """The command that evaluates an ensemble again, as it was made, or anew where it is not known."""
+    place = Ensemble.place(oof, competition, name)
+    if not place.is_file():
+        return given.again("evaluate", competition, f"name={name}", "runs=[…]")
+    ensemble = Ensemble.read(place)
+    runs = ",".join(member.run for member in ensemble.members)
+    # By default `evaluate` wants every fold, which runs of a partial CV do not have.
+    folds = [f"folds=[{','.join(map(str, ensemble.folds))}]"] if ensemble.partial else []
+    return given.again("evaluate", competition, f"name={name}", f"runs=[{runs}]", *folds)
 
 
 def faults_of(competition: Competition, path: Path, folds: Path | None = None) -> list[Fault]:

@@ -96,12 +96,17 @@ def _key_file(values: Mapping[str, str], home: Path) -> Path:
 
 
 def _oauth(home: Path) -> Credentials | None:
-    path = home / ".kaggle" / "credentials.json"
+    path = _login_file(home)
     content = _json(path)
     if not content.get("refresh_token"):
         return None
     secrets = (str(content["refresh_token"]), str(content.get("access_token") or ""))
     return Credentials(f"the OAuth login in {path}", secrets)
+
+
+def _login_file(home: Path) -> Path:
+    """What `kaggle auth login` writes."""
+    return home / ".kaggle" / "credentials.json"
 
 
 def _text(path: Path) -> str | None:
@@ -121,9 +126,14 @@ def _json(path: Path) -> dict[str, object]:
 
 
 def user(environment: Mapping[str, str] | None = None) -> str | None:
-    """The user name that belongs to a key; None where there is none (a token does not say whose it is)."""
+    """The user name of the credentials that Kaggle's client will use; None where there is none.
+
+    A token does not say whose it is, and a kaggle.json that lies beside it may be another user's.
+    """
     values = os.environ if environment is None else environment
-    named = values.get("KAGGLE_USERNAME") or _json(_key_file(values, Path(values.get("HOME") or Path.home()))).get(
-        "username"
-    )
+    home = Path(values.get("HOME") or Path.home())
+    named: object = values.get("KAGGLE_USERNAME")
+    if not named and not _token(values, home):
+        path = _key_file(values, home) if _user_and_key(values, home) else _login_file(home)
+        named = _json(path).get("username")
     return str(named) if named else None

@@ -8,13 +8,16 @@ submissions/<competition>/<name>/kernel/
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
-from histofold import competitions, limits
+from histofold import competitions, given, limits
+from histofold.competitions.base import Place
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError, ResourceError
 from histofold.files import read_json, scratch, sha256
@@ -22,7 +25,7 @@ from histofold.inference import checkpoint
 from histofold.inference.ensemble import Ensemble
 from histofold.inference.settings import Settings
 from histofold.kaggle import credentials, notebook, package, wheels
-from histofold.offline.manifest import MODELS, PACKAGE, WHEELS, Manifest, Wheel, stamp_of
+from histofold.offline.manifest import FOLDER, MODELS, PACKAGE, WHEELS, Manifest, Wheel, stamp_of
 from histofold.submission.place import Submission
 from histofold.workspace import Workspace
 
@@ -66,12 +69,15 @@ def kernel(config: Config) -> None:
         raise ConfigError(
             f"kernel.push=true: {config.competition.name} is no competition of Kaggle's (its slug is null)"
         )
+    differences = _differences(submission)
+    if config.kernel.push:
+        _require_typed(submission, differences)
     export = write(submission)
     print(f"{export.folder}: {notebook.NOTEBOOK} and dataset/ ({export.size / 1e6:.1f} MB)")
-    _compare(submission)
+    for difference in differences:
+        print(difference)
     if not config.kernel.push or slug is None:
-        print(f"kaggle datasets create -r zip -p {quote(str(export.dataset))}   (the first time; then: version -m new)")
-        print(f"kaggle kernels push -p {quote(str(export.folder))}")
+        _hand_over(export)
         return
     from histofold.kaggle.push import push
 
@@ -87,17 +93,15 @@ def write(submission: Submission) -> Export:
         raise ConfigError(
             f"competition.name={config.competition.name}: takes no CSV, so there is nothing for a notebook to do"
         )
-    owner, title = (
-        owner_of(config),
-        notebook.title_of(config.kernel.title or f"histofold {config.competition.name} {ensemble.name}"),
-    )
+    asked, owner = config.kernel.title, owner_of(config)
+    title = notebook.title_of(asked) if asked else notebook.title_for(config.competition.name, ensemble.name)
     final = submission.folder / "kernel"
     with scratch(final) as folder:
         dataset = folder / "dataset"
         package.copy_modules([ENTRY], dataset / PACKAGE)
         models = copy_models(ensemble, config.path("oof"), dataset / MODELS)
-        given, asked = _wheels(config, models)
-        brought = wheels.gather(given, dataset / WHEELS, config.kernel.python, asked)
+        listed, by_user = _wheels(config, models)
+        brought = wheels.gather(listed, dataset / WHEELS, config.kernel.python, by_user)
         manifest = _manifest(submission, dataset, notebook.dataset_of(owner, title), brought)
         manifest.write(dataset)
         size = check_size(dataset, config.kernel.limit)
@@ -169,33 +173,66 @@ def check_size(dataset: Path, limit: str) -> int:
 
 def _wheels(config: Config, models: set[str]) -> tuple[list[str], bool]:
     """Requirements and files of wheels, and whether the user listed them."""
-    given = config.kernel.wheels
-    if given == "auto":
+    listed = config.kernel.wheels
+    if listed == "auto":
         return wheels.needed(models), False
-    if not isinstance(given, list) or not all(isinstance(item, str) for item in given):
-        raise ConfigError(f"kernel.wheels={given}: expected auto, or a list of requirements and .whl files")
-    return list(given), True
+    if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
+        raise ConfigError(f"kernel.wheels={listed}: expected auto, or a list of requirements and .whl files")
+    return list(listed), True
 
 
 def _manifest(submission: Submission, dataset: Path, name: str, brought: list[Wheel]) -> Manifest:
     config = submission.workspace.config
     settings = Settings(**{**asdict(submission.predictor()), "device": config.kernel.device})
     files = {str(path.relative_to(dataset)): sha256(path) for path in sorted(dataset.rglob("*")) if path.is_file()}
-    given = config.competition
-    # A folder of this machine means nothing on Kaggle; the data is looked for under the competition's slug there.
-    options = {key: value for key, value in given.options.items() if key not in ("folder", "sample")}
+    chosen = config.competition
+    options = options_there(submission.workspace.competition.place, chosen.options)
     listed = [wheel.name for wheel in brought if wheel.asked]
+    # Of `submit` what the result depends on: another message makes no other export.
+    cleanup = {"min_area": config.submit.min_area, "max_hole": config.submit.max_hole}
     return Manifest(
         dataset=name,
-        stamp=stamp_of(files, asdict(settings), asdict(config.submit), config.kernel.hours, options, listed),
+        stamp=stamp_of(files, asdict(settings), cleanup, config.kernel.hours, options, listed),
         name=submission.ensemble.name,
-        competition={"name": given.name, "adapter": given.adapter, "slug": given.slug, "options": options},
+        competition={"name": chosen.name, "adapter": chosen.adapter, "slug": chosen.slug, "options": options},
         predict=asdict(settings),
-        min_area=config.submit.min_area,
-        max_hole=config.submit.max_hole,
+        **cleanup,
         hours=config.kernel.hours,
         wheels=tuple(brought),
     )
+
+
+def options_there(place: Place, options: dict[str, Any]) -> dict[str, Any]:
+    """The competition's options as they hold in a notebook.
+
+    A folder of this machine means nothing there. The data is looked for under the competition's name, and what lies in
+    it counts from `{folder}`.
+
+    Raises:
+        ConfigError: an option names a place outside of the data.
+    """
+    found = {key: value for key, value in options.items() if key not in ("folder", "sample")}
+    root, inputs = _plain(place.root), _plain(place.input)
+    for key, value in found.items():
+        if not isinstance(value, str):
+            continue
+        path = _plain(inputs / Path(value).expanduser())
+        absolute = Path(value).expanduser().is_absolute()
+        # Of the relative ones, `test` alone counts from all competitions' folder, the others from the data.
+        if path.is_relative_to(root) and (absolute or (key == "test" and root != inputs)):
+            found[key] = f"{FOLDER}/{path.relative_to(root).as_posix()}"
+        elif absolute or not path.is_relative_to(inputs):
+            raise ConfigError(
+                f"competition.options.{key}={value}: a place of this machine, which a notebook does not have; put it "
+                f"into the data's folder {place.root} and name it there, or take it out with "
+                f"competition.options.{key}=null where prediction does not need it"
+            )
+    return found
+
+
+def _plain(path: Path) -> Path:
+    """Without `..`; links stay as they are, because the data may be some."""
+    return Path(os.path.normpath(path))
 
 
 def _note(ensemble: Ensemble, manifest: Manifest) -> str:
@@ -205,11 +242,63 @@ def _note(ensemble: Ensemble, manifest: Manifest) -> str:
     return f"histofold, ensemble `{ensemble.name}`: {len(ensemble.checkpoints)} networks{cv}, views: {views}."
 
 
-def _compare(submission: Submission) -> None:
-    """Say when the test set was predicted with other settings here than the notebook will use."""
+@dataclass(frozen=True)
+class Difference:
+    """A setting that the test set was predicted or encoded with here, and another one that the notebook will use."""
+
+    verb: str
+    key: str
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}={self.now} in the notebook; `{self.verb}` was run here with {self.key}={self.before}"
+
+
+COMPARED = {"predict": ("tile", "step", "margin", "window", "tta"), "submit": ("min_area", "max_hole")}
+"""Verb → settings that its result depends on, which provenance.json records."""
+
+
+def _differences(submission: Submission) -> list[Difference]:
     path = submission.folder / "provenance.json"
-    before: dict[str, Any] = read_json(path).get("predict", {}) if path.is_file() else {}
-    now = vars(submission.workspace.config.predict)
-    changed = [key for key in ("tile", "step", "margin", "window", "tta") if key in before and before[key] != now[key]]
-    for key in changed:
-        print(f"predict.{key}={now[key]} in the notebook; `predict` was run here with predict.{key}={before[key]}")
+    record: dict[str, Any] = read_json(path) if path.is_file() else {}
+    found = []
+    for verb, keys in COMPARED.items():
+        before, now = record.get(verb) or {}, vars(getattr(submission.workspace.config, verb))
+        changed = [key for key in keys if key in before and before[key] != now[key]]
+        found += [Difference(verb, f"{verb}.{key}", before[key], now[key]) for key in changed]
+    return found
+
+
+def _require_typed(submission: Submission, differences: list[Difference]) -> None:
+    """Look whether a notebook that is submitted differs from the file that was looked at only where somebody said so.
+
+    Raises:
+        ConfigError: a setting of the notebook differs, and was not on the command line; it would cost a submission.
+    """
+    name, ensemble = submission.workspace.config.competition.name, f"name={submission.ensemble.name}"
+    typed = {given.key_of(word) for word in shlex.split(given.again("kernel", name))}
+    silent = [difference for difference in differences if difference.key not in typed]
+    if not silent:
+        return
+
+    def command(side: str) -> str:
+        settings = [f"{difference.key}={getattr(difference, side)}" for difference in silent]
+        return given.again("kernel", name, ensemble, "kernel.push=true", *settings)
+
+    raise ConfigError(
+        f"kernel.push=true: {'; '.join(map(str, silent))}; nothing was sent. Submit what was looked at with "
+        f"`{command('before')}`, or the other on purpose with `{command('now')}`"
+    )
+
+
+def _hand_over(export: Export) -> None:
+    """Print the commands that send an export; comments have lines of their own, which every shell can be given."""
+    # It is beside the interpreter, in an environment that need not be active.
+    beside = Path(sys.executable).with_name("kaggle")
+    kaggle = str(beside) if beside.is_file() else "kaggle"
+    print("# the dataset, the first time and later:")
+    print(shlex.join([kaggle, "datasets", "create", "-r", "zip", "-p", str(export.dataset)]))
+    print(shlex.join([kaggle, "datasets", "version", "-m", "new", "-r", "zip", "-p", str(export.dataset)]))
+    print("# the notebook, when Kaggle has unpacked the dataset:")
+    print(shlex.join([kaggle, "kernels", "push", "-p", str(export.folder)]))

@@ -27,6 +27,12 @@ def title_of(text: str) -> str:
     return plain
 
 
+def title_for(competition: str, name: str) -> str:
+    """The title of an ensemble's notebook: names that differ only in what a title cannot hold get a hash each."""
+    lost = re.fullmatch(r"[a-z0-9]+", name) is None
+    return title_of(f"histofold {competition} {name}" + (f" {digest(name)[:6]}" if lost else ""))
+
+
 def slug_of(title: str) -> str:
     """The slug that Kaggle derives from a title: lower case, hyphens for spaces."""
     return title.lower().replace(" ", "-")

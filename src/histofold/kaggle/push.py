@@ -10,7 +10,7 @@ from histofold.kaggle import log
 from histofold.kaggle.codeclient import QUEUED, CodeClient
 from histofold.kaggle.credentials import KaggleError
 from histofold.kaggle.export import Export
-from histofold.kaggle.send import await_score, closing, refreshed, require_allowance
+from histofold.kaggle.send import require_allowance, scored
 
 UNPACKING = 1800.0
 """Seconds that Kaggle may take to unpack a dataset."""
@@ -38,30 +38,42 @@ def push(
 ) -> log.Entry:
     """Send dataset and notebook, wait for its run, submit that version and log it; gives the log's entry.
 
-    An export that was submitted before is not sent again: only its score is fetched.
+    An export that was submitted before is not sent again: only its score is fetched. The same holds while Kaggle still
+    scores an earlier export of this notebook.
 
     Raises:
         KaggleError: no credentials, no submission left today, refused, or the notebook failed.
     """
     kaggle = client or CodeClient(slug)
-    entries = log.read(log_path)
     stamp = export.manifest.stamp
-    earlier = [index for index, entry in enumerate(entries) if entry.sha256 == stamp and entry.status != log.FAILED]
-    if earlier:
-        index = earlier[-1]
-        print(f"{export.folder}: this very export was submitted on {entries[index].date}; only its score is fetched")
-    else:
-        left = require_allowance(kaggle)
-        show(slug, export, message, left, kaggle)
+    earlier = log.sent(log_path, stamp) or _pending(log_path, export.notebook)
+    if earlier is None:
+        show(slug, export, message, require_allowance(kaggle), kaggle)
         version = run(export, kaggle)
-        ref = kaggle.submit_notebook(export.notebook, version, FILE, message)
-        print(f"submitted version {version} of {export.notebook} to {slug}", flush=True)
-        entries.append(_entry(export, version, message, cv, ref))
-        index = len(entries) - 1
-        log.write(log_path, entries)  # before the score: what was sent must be known even if the wait is broken off
-    entries[index] = await_score(kaggle, entries[index], wait)
-    log.write(log_path, refreshed(kaggle, entries) if earlier else entries)
-    return closing(entries[index], log_path)
+
+        def submit() -> log.Entry:
+            ref = kaggle.submit_notebook(export.notebook, version, FILE, message)
+            print(f"submitted version {version} of {export.notebook} to {slug}", flush=True)
+            return _entry(export, version, message, cv, ref)
+
+        # Its run took a while, in which another command may have submitted the same.
+        entry, new = log.once(log_path, stamp, submit)
+    else:
+        entry, new = earlier, False
+    if entry.sha256 != stamp:
+        print(
+            f"{export.notebook}: an earlier export was submitted on {entry.date} and is not scored yet; its score is "
+            "fetched first, and the same command submits this one after it (another kernel.title does at once)"
+        )
+    elif not new:
+        print(f"{export.folder}: this very export was submitted on {entry.date}; only its score is fetched")
+    return scored(kaggle, entry, new, log_path, wait)
+
+
+def _pending(log_path: Path, notebook: str) -> log.Entry | None:
+    """The last submission of a notebook whose score is not known: who asks for it may since have exported anew."""
+    own = [entry for entry in log.read(log_path) if entry.file.startswith(f"{notebook} version ")]
+    return own[-1] if own and own[-1].status == log.PENDING else None
 
 
 def show(slug: str, export: Export, message: str, left: int | None, client: CodeClient) -> None:

@@ -53,21 +53,26 @@ def send(slug: str, parcel: Parcel, log_path: Path, client: Client | None = None
     """
     kaggle = client or Client(slug)
     digest = sha256(parcel.file)
-    entries = log.read(log_path)
-    earlier = [index for index, entry in enumerate(entries) if entry.sha256 == digest and entry.status != log.FAILED]
-    if earlier:
-        index = earlier[-1]
-        print(f"{parcel.file}: this very file was sent on {entries[index].date}; only its score is fetched")
-    else:
-        left = require_allowance(kaggle)
-        show(slug, parcel, digest, left, kaggle)
-        ref = kaggle.submit(parcel.file, parcel.description)
-        entries.append(_entry(parcel, digest, ref))
-        index = len(entries) - 1
-        log.write(log_path, entries)  # before the score: what was sent must be known even if the wait is broken off
-    entries[index] = await_score(kaggle, entries[index], wait)
-    log.write(log_path, refreshed(kaggle, entries) if earlier else entries)
-    return closing(entries[index], log_path)
+
+    def submit() -> log.Entry:
+        show(slug, parcel, digest, require_allowance(kaggle), kaggle)
+        return _entry(parcel, digest, kaggle.submit(parcel.file, parcel.description))
+
+    entry, new = log.once(log_path, digest, submit)
+    if not new:
+        print(f"{parcel.file}: this very file was sent on {entry.date}; only its score is fetched")
+    return scored(kaggle, entry, new, log_path, wait)
+
+
+def scored(client: Client, entry: log.Entry, new: bool, log_path: Path, wait: float) -> log.Entry:
+    """Wait a while for the score of a logged submission, log it (and all missing ones if it is not new), and say it.
+
+    Raises:
+        KaggleError: Kaggle could not score it.
+    """
+    entry = await_score(client, entry, wait)
+    log.renew(log_path, [entry] if new else refreshed(client, log.read(log_path)))
+    return closing(entry, log_path)
 
 
 def require_allowance(client: Client) -> int | None:

@@ -23,6 +23,10 @@ WHEELS = "wheels"
 """Folder of the export with packages that Kaggle's image lacks."""
 
 
+FOLDER = "{folder}"
+"""Begins an option of the competition that names something inside the competition's data, wherever that is mounted."""
+
+
 @dataclass(frozen=True)
 class Wheel:
     """A package that the export brings along.
@@ -46,7 +50,7 @@ class Manifest:
         dataset: `owner/slug` of the Kaggle dataset that it becomes.
         stamp: of everything in it; the notebook refuses a dataset of another one (Kaggle may still unpack the newest).
         name: of the ensemble.
-        competition: name, adapter, slug and options, as in configs/competition/.
+        competition: name, adapter, slug and options, as in configs/competition/; see `FOLDER`.
         predict: `histofold.inference.settings.Settings` as a dict.
         min_area, max_hole: full-size pixels; smaller objects are dropped, holes up to that size filled.
         hours: wall time that the notebook may take.

@@ -12,6 +12,7 @@ import traceback
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from histofold import competitions
 from histofold.competitions import images
@@ -26,7 +27,7 @@ from histofold.inference.settings import Settings
 from histofold.kaggle import csv, validate
 from histofold.kaggle.csv import CsvFormat
 from histofold.offline.budget import Budget, OutOfTimeError, TooSlowError
-from histofold.offline.manifest import MODELS, Manifest
+from histofold.offline.manifest import FOLDER, MARKER, MODELS, Manifest
 from histofold.offline.speed import Speed, settle
 from histofold.rle.dialects import find
 from histofold.sources import open_source
@@ -79,14 +80,22 @@ def open_competition(manifest: Manifest, inputs: Path) -> Competition:
         DataError: there is no such folder.
     """
     values = manifest.competition
-    folder = str(values["slug"] or values["name"])
-    found = [path for pattern in (folder, f"*/{folder}", f"*/*/{folder}") for path in sorted(inputs.glob(pattern))]
+    name = str(values["slug"] or values["name"])
+    mounted = [path for pattern in (name, f"*/{name}", f"*/*/{name}") for path in sorted(inputs.glob(pattern))]
+    # The networks in an export lie below the competition's name, too.
+    found = [path for path in mounted if not any((above / MARKER).exists() for above in path.parents)]
     if not found:
-        raise DataError(f"{inputs}: no folder {folder} in it; add the competition's data to the notebook")
-    options = {**values["options"], "folder": str(found[0]), "sample": None}
-    options = {key: value for key, value in options.items() if key in values["options"] or key == "folder"}
+        raise DataError(f"{inputs}: no folder {name} in it; add the competition's data to the notebook")
+    options = {key: _there(value, found[0]) for key, value in values["options"].items()}
+    options["folder"] = str(found[0])
     config = CompetitionConfig(str(values["name"]), str(values["adapter"]), values["slug"], options)
     return competitions.open(config, inputs)
+
+
+def _there(value: Any, folder: Path) -> Any:
+    """An option's value where the competition's data is in `folder`."""
+    inside = isinstance(value, str) and value.startswith(f"{FOLDER}/")
+    return str(folder / value.removeprefix(f"{FOLDER}/")) if inside else value
 
 
 @dataclass
