@@ -12,7 +12,9 @@ goes on when the same command is given again. The two last rows average out-of-f
 `evaluate` refuses to mix in one ensemble; they come from the same saved files through the package.
 
 `--rows augment` and `--rows stain` compare other augmentations and stain preprocessing with the default instead, one
-change at a time, each trained on both folds, decoders tuned.
+change at a time, each trained on both folds, decoders tuned. The labels of the H&E sets that `stain` is for are
+components of binary masks: they are taken as merged, so Dice ranks and instance scores are marked. `--no-merged` where
+labels tell touching nuclei apart.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ from histofold.evaluation import secondrun
 from histofold.evaluation.crossfit import TOO_FEW, interval
 from histofold.evaluation.oof import MeanBands, find_run, predictions
 from histofold.evaluation.tune import Members, tune
+from histofold.metrics.merged import MARK, NOTE, marked
 from histofold.workspace import Workspace
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,6 +73,7 @@ class Ablation:
     Attributes:
         work: data, runs and tables lie below it.
         budget: overrides that every training shares.
+        merged: the labels are components of a binary mask.
         tables: name of a row → its scores, one row a sample.
         minutes: of each row, what it took beyond the row above.
     """
@@ -77,6 +81,7 @@ class Ablation:
     work: Path
     data: Path
     budget: tuple[str, ...]
+    merged: bool = False
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     minutes: dict[str, float] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
@@ -85,8 +90,8 @@ class Ablation:
     def common(self) -> list[str]:
         """Overrides of every verb."""
         places = [f"paths.{name}={self.work / name}" for name in ("input", "prepared", "oof", "submissions")]
-        data = f"competition.options.folder={self.data}"
-        return ["competition=dsb2018_files", data, *places, "prepare.n_folds=2", *self.budget]
+        data = [f"competition.options.folder={self.data}", f"competition.options.merged={str(self.merged).lower()}"]
+        return ["competition=dsb2018_files", *data, *places, "prepare.n_folds=2", *self.budget]
 
     @property
     def runs(self) -> Path:
@@ -124,14 +129,22 @@ class Ablation:
 
     def print(self) -> None:
         """Print the table as Markdown, and write it."""
-        text = table_of(self.tables, self.minutes)
+        competition = Workspace(compose.load(compose.compose(self.common))).competition
+        text = table_of(self.tables, self.minutes, competition.metric, competition.merged)
         (self.work / "ablation.md").write_text(text, encoding="utf-8")
         print(f"\n{text}", flush=True)
 
 
-def table_of(tables: dict[str, pd.DataFrame], minutes: dict[str, float]) -> str:
-    """Rows with their cross-fitted score, its change against the row above with an interval, and other metrics."""
-    head = ["", "cross-fitted", "change", "95 % of the change", *SHOWN, "minutes"]
+def table_of(tables: dict[str, pd.DataFrame], minutes: dict[str, float], metric: str, merged: bool) -> str:
+    """Rows with their cross-fitted score, its change against the row above with an interval, and other metrics.
+
+    Args:
+        tables, minutes: of each row.
+        metric: that `score` is.
+        merged: marks instance scores.
+    """
+    shown = [marked(name, merged) for name in SHOWN]
+    head = ["", f"{marked(metric, merged)}, cross-fitted", "change", "95 % of the change", *shown, "minutes"]
     lines = [" | ".join(head), " | ".join(["---"] * len(head))]
     before: pd.DataFrame | None = None
     for row, table in tables.items():
@@ -144,7 +157,8 @@ def table_of(tables: dict[str, pd.DataFrame], minutes: dict[str, float]) -> str:
         values = [f"{table[name].mean():.4f}" for name in ("score", *SHOWN)]
         lines.append(" | ".join([row, values[0], change, spread, *values[1:], f"{minutes[row]:.1f}"]))
         before = before if row.startswith(ASIDE) else table
-    return "\n".join(f"| {line} |" for line in lines) + "\n"
+    table = "\n".join(f"| {line} |" for line in lines) + "\n"
+    return f"{table}\n{NOTE.replace(MARK, chr(92) + MARK, 1)}\n" if merged else table
 
 
 def ablate(ablation: Ablation) -> None:
@@ -252,6 +266,11 @@ def main() -> None:
         "--data", type=Path, help="folder of images/, labels/, index.csv; default $HISTOFOLD_DATA/dsb2018"
     )
     parser.add_argument("--rows", choices=["parts", *CHANGES], default="parts", help="what is compared")
+    parser.add_argument(
+        "--merged",
+        action=argparse.BooleanOptionalAction,
+        help="whether labels are components of a binary mask; default: of the data of `--rows stain` they are",
+    )
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--samples", type=int, default=1000, help="crops in an epoch")
     parser.add_argument("--images", type=int, default=0, help="of the data, evenly from each type; 0: all")
@@ -274,7 +293,8 @@ def main() -> None:
     budget = [f"train.epochs={given.epochs}", f"train.samples_per_epoch={given.samples}", "train.validate_every=0"]
     data = subset(data.resolve(), work / "data", given.images)
     plain = ("predict.tta=none", "predict.size=0")
-    ablation = Ablation(work, data, (*given.model.split(), *budget, *plain, *given.set))
+    merged = given.rows == "stain" if given.merged is None else given.merged
+    ablation = Ablation(work, data, (*given.model.split(), *budget, *plain, *given.set), merged)
     if given.rows == "parts":
         ablate(ablation)
     else:

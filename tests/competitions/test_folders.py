@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import rasterio
 from histofold import competitions
 from histofold.cli import main
 from histofold.competitions.base import Competition
+from histofold.competitions.instances import contacts
 from histofold.config import CompetitionConfig
 from histofold.errors import DataError
 from histofold.tiles.records import inputs_digest
@@ -59,6 +61,81 @@ def test_binary_masks_become_components_and_say_so(folder: Path, png: Any) -> No
     assert np.bincount(labels.ravel()).tolist() == [172, 4, 4]
     assert competition.merged
     assert not opened(folder, labels="masks", truth="mask").merged
+
+
+@pytest.mark.parametrize(
+    ("options", "metric"),
+    [
+        ({"merged": True}, "dice"),
+        ({"labels": "masks"}, "dice"),
+        ({"merged": True, "metric": "dsb"}, "dsb"),
+        ({"merged": True, "metric": "aji"}, "aji"),
+        ({"merged": True, "truth": "mask", "metric": "iou"}, "iou"),
+        ({}, "dsb"),
+    ],
+)
+def test_merged_labels_are_ranked_by_pixel_unless_told_otherwise(
+    folder: Path, png: Any, options: dict[str, Any], metric: str
+) -> None:
+    binary(folder, png, "masks")
+    competition = opened(folder, **options)
+    assert competition.metric == metric
+    assert pickle.loads(pickle.dumps(competition)).metric == metric
+
+
+def spots(folder: Path, png: Any, gap: int) -> None:
+    """Ten times four squares a file in labels/, `gap` pixels between the first two of them; all others lie apart."""
+    for key in "abc":
+        labels = np.arange(1, 41, dtype=np.uint8).reshape(10, 4).repeat(4, 0).repeat(4, 1)
+        rows, columns = np.indices(labels.shape)
+        apart = np.where((rows % 4 < 2) & (columns % 4 < 2), labels, 0)
+        apart[:2, 2:4] = 2 if gap == 0 else 0
+        png(folder / "images" / f"{key}.png", np.full((*labels.shape, 3), ord(key), np.uint8))
+        png(folder / "labels" / f"{key}.png", apart.astype(np.uint8))
+
+
+def preparing(folder: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str:
+    """What `prepare` prints."""
+    places = [f"paths.{name}={folder.parent if name == 'input' else folder.parent / name}" for name in PLACES]
+    overrides = ["competition=folders", "prepare.n_folds=2", "prepare.workers=1", *places]
+    assert main("prepare", [*overrides, *more]) == 0
+    return capsys.readouterr().out
+
+
+def test_labels_none_of_which_touch_may_be_merged(
+    folder: Path, png: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spots(folder, png, 2)
+    said = preparing(folder, capsys)
+    (line,) = (line for line in said.splitlines() if "may be" in line and "components" in line)
+    assert f"note: {folder / 'labels'}: no two of 120 objects in 3 label images touch" in line
+    assert "competition.options.merged=true" in line
+    assert line in preparing(folder, capsys), "said without reading anything again"
+    assert "no two of" not in preparing(folder, capsys, "competition.options.merged=true")
+    assert "no two of" not in preparing(folder, capsys, "competition.options.truth=mask", "prepare.force=true")
+    spots(folder, png, 0)
+    assert "no two of" not in preparing(folder, capsys, "prepare.force=true")
+
+
+def test_too_few_labels_tell_nothing(folder: Path, png: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    spots(folder, png, 2)
+    for path in sorted((folder / "labels").glob("*.png"))[1:]:
+        labels = np.asarray(PIL.Image.open(path)).copy()
+        labels[8:] = 0
+        png(path, labels)
+    assert "no two of" not in preparing(folder, capsys)
+    counts = {key: {"instances": 200, "touching": 0} for key in "abc"}
+    competition = opened(folder)
+    assert len(competition.doubts(counts)) == 1
+    assert competition.doubts({**counts, "b": {}}) == [], "prepared when nobody looked"
+    assert competition.doubts({**counts, "b": {"instances": 0, "touching": 0}}) == [], "two images with objects"
+
+
+def test_objects_that_share_a_corner_do_not_touch() -> None:
+    assert contacts(np.array([[1, 0], [0, 7]], np.uint32)) == {"instances": 2, "touching": 0}
+    assert contacts(np.array([[1, 0], [7, 0]], np.uint32)) == {"instances": 2, "touching": 1}
+    assert contacts(np.array([[3, 0, 3], [3, 3, 3]])) == {"instances": 1, "touching": 0}
+    assert contacts(np.zeros((0, 4), np.uint8)) == {"instances": 0, "touching": 0}
 
 
 def test_masks_of_the_test_folder_are_marked_as_merged(folder: Path, png: Any) -> None:

@@ -13,6 +13,7 @@ import pytest
 from histofold import competitions
 from histofold.competitions import fields, polygons
 from histofold.competitions.base import Competition
+from histofold.competitions.instances import contacts
 from histofold.competitions.rows import RowIndex
 from histofold.compose import compose, load
 from histofold.config import CompetitionConfig
@@ -116,6 +117,17 @@ def test_other_sets(data: Path, folder: str, options: dict[str, Any], count: int
         assert labels is not None
         assert labels.max() > 0
         assert labels.shape == (sample.height, sample.width)
+
+
+NOTED = [("monuseg2018_test", True), ("dsb2018_stage1_test", False), ("glas", False)]
+
+
+@pytest.mark.parametrize(("folder", "noted"), NOTED)
+def test_labels_that_are_components_of_masks_are_noted(data: Path, folder: str, noted: bool) -> None:
+    competition = opened(data, folder)
+    labels = {sample.sample_id: competition.labels(sample.sample_id) for sample in competition.samples()}
+    counts = {key: contacts(found) for key, found in labels.items() if found is not None}
+    assert bool(competition.doubts(counts)) == noted
 
 
 def test_glomeruli_of_fields_and_patches_are_of_one_size(data: Path) -> None:

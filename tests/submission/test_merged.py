@@ -11,6 +11,7 @@ import pytest
 from histofold.metrics.merged import NOTE, marked
 
 MERGED = "competition.options.merged=true"
+BY_OBJECT = "competition.options.metric=dsb"
 
 
 def test_only_instance_scores_of_merged_labels_are_marked() -> None:
@@ -22,7 +23,7 @@ def test_only_instance_scores_of_merged_labels_are_marked() -> None:
 def test_the_scores_of_every_verb_are_marked(
     draw: Callable[..., Any], capsys: pytest.CaptureFixture[str], merged: bool
 ) -> None:
-    world = draw(3, *([MERGED] if merged else []), seed=2)
+    world = draw(3, BY_OBJECT, *([MERGED] if merged else []), seed=2)
     capsys.readouterr()
     assert world.run("evaluate", "runs=[run]", "evaluate.tune=false") == 0
     table = capsys.readouterr().out
@@ -39,3 +40,22 @@ def test_the_scores_of_every_verb_are_marked(
     page = (world.submission / "report.html").read_text()
     assert ("components of a binary mask" in page) == merged
     assert (">aji*<" in page) == merged
+
+
+def test_merged_labels_are_ranked_by_pixel(draw: Callable[..., Any], capsys: pytest.CaptureFixture[str]) -> None:
+    world = draw(3, MERGED, seed=2)
+    capsys.readouterr()
+    assert world.run("evaluate", "runs=[run]", "evaluate.tune=false") == 0
+    table = capsys.readouterr().out
+    assert "(dice)" in table
+    assert NOTE in table, "instance scores stand beside it"
+    assert world.run("evaluate") == 0
+    board = capsys.readouterr().out
+    assert "runs (dice, untuned, OOF)" in board
+    # An ensemble that was chosen by another metric keeps it, and is ranked among its like.
+    assert world.run("evaluate", "runs=[run]", "evaluate.tune=false", "name=old", BY_OBJECT) == 0
+    capsys.readouterr()
+    assert world.run("evaluate") == 0
+    lines = capsys.readouterr().out.splitlines()
+    ensembles = [line.split() for line in lines[lines.index("ensembles (tuned, cross-fitted)") + 1 :]]
+    assert [words[:2] for words in ensembles] == [["one", "dice"], ["old", "dsb"]]

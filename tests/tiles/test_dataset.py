@@ -78,6 +78,20 @@ def test_truth_lies_on_the_pixels_and_padding_weighs_nothing(tmp_path: Path) -> 
         assert (weight[sure] > 0).any()
 
 
+def test_vectors_to_centres_are_those_without_mirroring(tmp_path: Path) -> None:
+    """The centre of a nucleus and its mirror image together lies outside of both: whole nuclei pointed to the edge."""
+    store = write_store(tmp_path / "store", "whole", 1)
+    target = targets.build("flow")
+    plain = AugmentOptions(flip=0, quarter=False)
+    whole = target.encode(np.asarray(store.masks("s0")))
+    data = dataset(store, target=target, options=plain, crop=160, count=8)
+    for index in range(8):
+        example = data[(0, index)]
+        real = example["weight"][0].numpy() > 0
+        assert real.sum() == 80 * 100
+        assert np.array_equal(example["truth"].numpy()[:, real], whole.reshape(3, -1))
+
+
 def test_what_repeats_a_slides_edge_is_never_learned(tmp_path: Path) -> None:
     """Tile 1 of each slide has 16 rows beyond the slide: they must not come in as tissue with weight."""
     store = write_store(tmp_path / "store", "grid")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -163,6 +164,15 @@ class Competition(ABC):
         """
         return ""
 
+    def doubts(self, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+        """What the truth of all samples together makes doubtful, a line each; asked when all of them are prepared.
+
+        Args:
+            counts: of each sample, see `histofold.competitions.instances.contacts`; without them where it was prepared
+                before there were any.
+        """
+        return []
+
     @abstractmethod
     def source(self, sample_id: str) -> Path:
         """The file that the pixels come from; the slide itself for `kind == "slides"`."""
@@ -227,6 +237,11 @@ class Competition(ABC):
             DataError: there is no such sample, or its file is broken.
         """
         return self.sample(sample_id).stratum
+
+    @property
+    def kind_of(self) -> Callable[[Image], str] | None:
+        """What tells the stratum of any image (H, W, 3) by its pixels, one's own included; None where nothing does."""
+        return None
 
     def missing(self, what: str) -> DataError:
         """The error for absent raw files: what is missing, where it was looked for, and how to get it."""

@@ -6,7 +6,7 @@ nucleus), stage1_test/, stage2_test_final/, sample submissions and, since the co
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -120,7 +120,12 @@ class Dsb2018(Competition):
 
     def stratum(self, sample_id: str) -> str:
         """The image type, from the pixels of this image."""
-        return fields.kind_of(self.image(sample_id))
+        return self.kind_of(self.image(sample_id))
+
+    @property
+    def kind_of(self) -> Callable[[Image], str]:
+        """The image type is in the pixels of every image."""
+        return fields.kind_of
 
     def image(self, sample_id: str) -> Image:
         """Pixels (H, W, 3) uint8, alpha dropped."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -33,7 +34,8 @@ class Folders(Competition):
         truth: `instances`, or `mask` when only foreground counts.
         merged: true when labels are components of a binary mask (instance scores are then marked as such); what is
             read from masks/ is known to be.
-        metric: that ranks, by default `dsb` for instances and `dice` for masks (which have `iou`, too).
+        metric: that ranks, by default `dsb` for instances and `dice` for masks (which have `iou`, too) and for merged
+            labels, which say nothing of how touching objects are told apart.
         derive: true fills missing types from the pixels, and joins groups whose images continue each other.
         test: another folder of test images (images/ and, where known, labels/ or `solution`).
         solution: CSV inside `test` in the format of DSB's stage1_solution.csv.
@@ -66,9 +68,8 @@ class Folders(Competition):
                 choices = ", ".join(str(choice) for choice in known if choice)
                 raise ConfigError(f"competition.options.{key}={options[key]}: unknown; there are {choices}")
         self.truth = str(options["truth"])
-        self.metric = str(options["metric"] or ("dsb" if self.truth == "instances" else "dice"))
         if options["metric"]:
-            _check_metric(self.metric, self.truth)
+            _check_metric(str(options["metric"]), self.truth)
         self.csv = FORMATS[options["csv"]] if options["csv"] else None
 
     @cached_property
@@ -92,6 +93,17 @@ class Folders(Competition):
         # A patch of `glomeruli` shows one glomerulus, so that none can touch another.
         masks = (item for item in self._items.values() if item.labels is not None and item.reader == "components")
         return layout != "glomeruli" and any(masks)
+
+    @cached_property
+    def metric(self) -> str:  # type: ignore[override]
+        """The metric that was asked for, else the one that the labels allow.
+
+        Raises:
+            DataError: as `samples`.
+        """
+        if self.settings["metric"]:
+            return str(self.settings["metric"])
+        return "dice" if self.truth == "mask" or self.merged else "dsb"
 
     def check(self) -> None:
         """Images and labels belong together one to one, and index.csv knows all of them."""
@@ -154,17 +166,32 @@ class Folders(Competition):
         """
         if self.truth == "mask":
             return []
-        folders: dict[Path, list[Path]] = {}
-        for item in self._items.values():
-            if item.labels is not None and item.reader == "labels":
-                folders.setdefault(item.labels.parent, []).append(item.labels)
         found = []
-        for folder, paths in sorted(folders.items()):
-            text = instances.looks_binary(folder, sorted(paths))
+        for folder, items in self._label_folders():
+            text = instances.looks_binary(folder, sorted(item.labels for item in items if item.labels))
             if text and self.settings["labels"] is None and folder.name == "labels":
                 raise DataError(f"{text}, or competition.options.labels=labels where they are instances all the same")
             found += [text] if text else []
         return found
+
+    def doubts(self, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+        """A line for each folder of labels of instances none of which touch: they may be those of a binary mask."""
+        # Glomeruli hardly ever touch, and what is said to be merged is known.
+        if self.truth == "mask" or self.settings["layout"] == "glomeruli" or self.merged:
+            return []
+        looked = [
+            instances.looks_merged(folder, [counts.get(item.sample_id, {}) for item in items])
+            for folder, items in self._label_folders()
+        ]
+        return [text for text in looked if text]
+
+    def _label_folders(self) -> list[tuple[Path, list[Item]]]:
+        """Folders of files that hold numbers of instances, sorted, and the images that they belong to."""
+        folders: dict[Path, list[Item]] = {}
+        for item in self._items.values():
+            if item.labels is not None and item.reader == "labels":
+                folders.setdefault(item.labels.parent, []).append(item)
+        return sorted(folders.items())
 
     def source(self, sample_id: str) -> Path:
         """The image file."""
@@ -182,9 +209,14 @@ class Folders(Competition):
     def stratum(self, sample_id: str) -> str:
         """The image type, from the table or, with `derive`, from the pixels of this image."""
         item = self._item(sample_id)
-        if item.stratum or not self.settings["derive"]:
+        if item.stratum or self.kind_of is None:
             return item.stratum or "image"
-        return fields.kind_of(images.rgb(item.image))
+        return self.kind_of(images.rgb(item.image))
+
+    @property
+    def kind_of(self) -> Callable[[Image], str] | None:
+        """With `derive` the image type is in the pixels; a table knows its own images only."""
+        return fields.kind_of if self.settings["derive"] else None
 
     def image(self, sample_id: str) -> Image:
         """Pixels (H, W, 3) uint8."""

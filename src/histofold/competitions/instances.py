@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ LOOKED_AT = 16
 """Label files of a folder that are read to see whether they are binary masks."""
 BINARY = 0.9
 """Share of those with objects from which on they are taken to be: a few images have one object in several parts."""
+
+ENOUGH_IMAGES, ENOUGH_OBJECTS = 3, 100
+"""Of images with objects, and of objects in all of them, some touch where each was drawn for itself."""
 
 
 def smallest(count: int) -> type[np.integer[Any]]:
@@ -95,6 +98,37 @@ def looks_binary(folder: Path, paths: list[Path]) -> str:
         f"{folder}: {sum(known)} of {len(known)} label files looked at hold one value in several parts, as binary "
         f"masks do, so that each image is one object; rename {folder.name}/ to masks/, whose parts are objects, set "
         "competition.options.truth=mask where only foreground counts"
+    )
+
+
+def contacts(labels: NDArray[Any]) -> dict[str, int]:
+    """`instances`: how many labels there are in (H, W); `touching`: 1 where two of them lie side by side, else 0.
+
+    Objects that share a corner only do not touch: components of a binary mask may do so, where those who made them
+    went on by sides alone.
+    """
+    pairs = ((labels[1:], labels[:-1]), (labels[:, 1:], labels[:, :-1]))
+    touching = any(bool(np.any((one != other) & (one > 0) & (other > 0))) for one, other in pairs)
+    return {"instances": len(np.unique(labels[labels > 0])), "touching": int(touching)}
+
+
+def looks_merged(folder: Path, counts: Sequence[Mapping[str, int]]) -> str:
+    """What to do about labels that may be components of a binary mask, as none touch; empty where some do.
+
+    Args:
+        folder: of the label files.
+        counts: `contacts` of each; without them nothing is said of the folder.
+    """
+    if not all("instances" in one for one in counts) or any(one["touching"] for one in counts):
+        return ""
+    numbers = [one["instances"] for one in counts if one["instances"]]
+    if len(numbers) < ENOUGH_IMAGES or sum(numbers) < ENOUGH_OBJECTS:
+        return ""
+    return (
+        f"{folder}: no two of {sum(numbers)} objects in {len(numbers)} label images touch, so these labels may be "
+        "components of a binary mask, in which touching objects are one; if they are, set "
+        "competition.options.merged=true (ranked by pixel then, and instance scores are marked); if the objects simply "
+        "do not touch, all is well"
     )
 
 

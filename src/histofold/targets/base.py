@@ -79,6 +79,18 @@ class Target(ABC):
     def encode(self, labels: NDArray[Any]) -> NDArray[np.float32] | NDArray[np.int64]:
         """Turn labels (H, W) into float32 (C, H, W), or into int64 classes (H, W) for softmax targets."""
 
+    def encode_crop(self, labels: NDArray[Any], mirrored: NDArray[Any]) -> NDArray[np.float32] | NDArray[np.int64]:
+        """As `encode`, for a crop that may reach beyond its image; only what it says of the image's own pixels counts.
+
+        Here the mirrored labels go on where the image ends, so that its edge outlines nothing. A target that measures
+        whole instances has to leave them out of it: how much is seen of them depends on the crop.
+
+        Args:
+            labels: (H, W) of the image, 0 beyond its edge.
+            mirrored: (H, W) the mirrored labels beyond the edge, numbered as what they mirror; 0 within the image.
+        """
+        return self.encode(labels + mirrored)
+
     @abstractmethod
     def to_bands(self, raw: torch.Tensor) -> torch.Tensor:
         """Turn raw output (B, C, H, W) into bands (B, K, H, W), each within its `low` and `high`."""

@@ -53,11 +53,15 @@ class Border(Target):
         """Labels (H, W) to float32 (2, H, W): foreground, border."""
         return self.planes(as_labels(labels))
 
-    def planes(self, labels: Labels) -> NDArray[np.float32]:
-        """As `encode`, for labels that are checked already."""
+    def encode_crop(self, labels: NDArray[Any], mirrored: NDArray[Any]) -> NDArray[np.float32]:
+        """As `encode`, the border as wide as the areas of the image's own pixels say."""
+        return self.planes(as_labels(labels + mirrored), mirrored == 0)
+
+    def planes(self, labels: Labels, real: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """As `encode`, for labels that are checked already; areas are those of the `real` pixels (H, W)."""
         out = np.empty((2, *labels.shape), np.float32)
         np.greater(labels, 0, out=out[0], casting="unsafe")
-        out[1] = touching_border(labels, self.width, self.narrowest, self.widest)
+        out[1] = touching_border(labels, self.width, self.narrowest, self.widest, real)
         return out
 
     def to_bands(self, raw: torch.Tensor) -> torch.Tensor:

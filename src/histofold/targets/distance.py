@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from histofold.errors import ConfigError
 from histofold.registry import require
-from histofold.targets.base import Band, Target, as_labels
+from histofold.targets.base import Band, Labels, Target, as_labels
 from histofold.targets.border import Border
 from histofold.targets.edt import instance_distance, normalised
 
@@ -93,5 +93,11 @@ class BorderDistance(Border):
 
     def encode(self, labels: NDArray[Any]) -> NDArray[np.float32]:
         """Labels (H, W) to float32 (3, H, W): foreground, border, distance."""
-        checked = as_labels(labels)
-        return np.concatenate([self.planes(checked), normalised(checked, 0.0)[None]])
+        return self._with_depth(as_labels(labels))
+
+    def encode_crop(self, labels: NDArray[Any], mirrored: NDArray[Any]) -> NDArray[np.float32]:
+        """As that of `border`, the distance beside it."""
+        return self._with_depth(as_labels(labels + mirrored), mirrored == 0)
+
+    def _with_depth(self, labels: Labels, real: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        return np.concatenate([self.planes(labels, real), normalised(labels, 0.0)[None]])

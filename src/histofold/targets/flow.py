@@ -36,6 +36,15 @@ class Flow(Target):
         checked = as_labels(labels)
         return _vectors(checked, _centres(checked))
 
+    def encode_crop(self, labels: NDArray[Any], mirrored: NDArray[Any]) -> NDArray[np.float32]:
+        """As `encode`, mirrored labels by numbers of their own: an instance's centre is that of its own pixels.
+
+        Of an instance and its mirror image together the centre would be the edge between them.
+        """
+        # Wide, as the numbers of 32-bit labels may be any.
+        apart = mirrored.astype(np.int64) + int(labels.max(initial=0))
+        return self.encode(np.where(mirrored > 0, apart, labels))
+
     def to_bands(self, raw: torch.Tensor) -> torch.Tensor:
         """Raw (B, 3, H, W) to foreground 0..1 and the vector's components −1..1 (B, 3, H, W)."""
         value = torch.sigmoid(raw.float())

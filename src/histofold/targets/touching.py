@@ -17,7 +17,9 @@ FAR = np.int32(1 << 30)
 """Squared distance of what has not been reached."""
 
 
-def touching_border(labels: Labels, width: float, narrowest: int, widest: int) -> NDArray[np.uint8]:
+def touching_border(
+    labels: Labels, width: float, narrowest: int, widest: int, real: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
     """Mark the pixels whose two nearest objects are both near; (H, W) of 0 and 1.
 
     Args:
@@ -25,8 +27,9 @@ def touching_border(labels: Labels, width: float, narrowest: int, widest: int) -
         width: half-width as a share of the smaller object's equivalent radius.
         narrowest: smallest half-width in pixels.
         widest: largest half-width in pixels.
+        real: (H, W), the pixels that count for an object's area; all where it is None.
     """
-    reach = half_widths(labels, width, narrowest, widest)
+    reach = half_widths(labels, width, narrowest, widest, real)
     offsets, ends = discs(widest)
     # A margin of background as wide as any disc spares the inner loop its questions about the edge.
     margin = widest + 1
@@ -36,9 +39,11 @@ def touching_border(labels: Labels, width: float, narrowest: int, widest: int) -
     return found.reshape(framed.shape)[margin:-margin, margin:-margin]
 
 
-def half_widths(labels: Labels, width: float, narrowest: int, widest: int) -> NDArray[np.int32]:
+def half_widths(
+    labels: Labels, width: float, narrowest: int, widest: int, real: NDArray[np.bool_] | None = None
+) -> NDArray[np.int32]:
     """Border half-width in pixels of each label, index = label; from the area that is visible."""
-    areas = np.bincount(labels.ravel())
+    areas = np.bincount((labels if real is None else labels[real]).ravel(), minlength=int(labels.max(initial=0)) + 1)
     reach = np.rint(width * np.sqrt(areas / math.pi))
     return np.clip(reach, narrowest, widest).astype(np.int32)
 

@@ -140,7 +140,7 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         weight = valid.astype(np.float32)
         if self.weight_map is not None:
             weight *= self.weight_map(labels)
-        truth = np.ascontiguousarray(self.target.encode(labels + mirrored))
+        truth = np.ascontiguousarray(self.target.encode_crop(labels, mirrored))
         example = {
             "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),
             "truth": torch.from_numpy(truth),

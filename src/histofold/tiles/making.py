@@ -9,6 +9,7 @@ import numpy as np
 
 from histofold import slides
 from histofold.competitions.base import Competition
+from histofold.competitions.instances import contacts
 from histofold.errors import ConfigError, DataError
 from histofold.slides.reduce import reduce_array
 from histofold.tiles import records
@@ -86,6 +87,7 @@ def _store_image(
             f"{labels.shape[0]} × {labels.shape[1]}"
         )
     height, width = image.shape[:2]
+    counts = contacts(labels)
     image, labels = reduce_array(image, recipe.scale), reduced_labels(labels, recipe.scale)
     save(folder / "pixels" / f"{sample_id}.npy", image)
     save(folder / "masks" / f"{sample_id}.npy", smallest(labels))
@@ -95,4 +97,4 @@ def _store_image(
         "valid_height": image.shape[0], "valid_width": image.shape[1],
         "tissue": 1.0, "foreground": round(float((labels > 0).mean()), 8), "weight": 1.0,
     }  # fmt: skip
-    return [[values[name] for name in COLUMNS]], {}
+    return [[values[name] for name in COLUMNS]], counts

@@ -34,7 +34,8 @@ class PrepareReport:
         seconds: wall time.
         note: why samples were made again, or that nothing was to do.
         counts: sums over the samples, see `Record.counts`.
-        remarks: what is odd about the truth of samples that were made now, see `Competition.remark`.
+        remarks: what is odd about the truth of samples that were made now, see `Competition.remark`, and about that of
+            all of them, see `Competition.doubts`.
     """
 
     folder: Path
@@ -116,6 +117,7 @@ def prepare(
     gone: list[str] = []
     if not report.others:
         _write_table(folder, recipe, [found[sample_id] for sample_id in everyone], bool(todo))
+        report.remarks += _doubts(competition, found)
         # Without being asked nothing goes: another machine may see samples that are not copied to this one yet.
         gone = records.strangers(folder, set(everyone), remove=force)
     report.note = _note(todo, work.states, force, gone)
@@ -172,6 +174,12 @@ def _make(competition: Competition, recipe: Recipe, folder: Path, threads: int, 
         make_sample(competition, recipe, folder, threads, sample_id)
         ask = getattr(competition, "remark", None)
         return str(ask(sample_id)) if ask is not None else ""
+
+
+def _doubts(competition: Competition, found: dict[str, records.Record]) -> list[str]:
+    """What is odd about the truth of all samples together."""
+    ask = getattr(competition, "doubts", None)
+    return list(ask({key: record.counts for key, record in found.items()})) if ask is not None else []
 
 
 def _failure(failed: dict[str, Exception], total: int, remarks: Sequence[str]) -> Exception:

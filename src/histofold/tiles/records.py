@@ -25,7 +25,8 @@ class Record:
         content: digest of the files' bytes, sampled for large ones: the same on every machine.
         settings: digest of the recipe.
         rows: of the tiles table, one list of values a row.
-        counts: tiles looked at, area and objects of the truth, and what of them lies in kept tiles.
+        counts: of a slide, tiles looked at, area and objects of the truth, and what of them lies in kept tiles; of an
+            image, what `competitions.instances.contacts` says of its truth.
     """
 
     sample_id: str
