@@ -75,10 +75,11 @@ def predict_row(what: str, case: Case, limit: float, repeats: int) -> Row:
     (bare, bare_cpu), (ours, ours_cpu), (monai, monai_cpu) = timed(
         [lambda: case.bare(batches), case.ours, case.monai], repeats
     )
+    profile = "" if case.settings.torch_device().type == "cuda" else f"; one run: {case.anatomy().told(bare)}"
     return Row(
         what, "s", ours, "MONAI, same tiles and window", monai, "bare forward", bare, limit,
         note=f"{len(batches) * len(case.members)} passes; in processor time {ours_cpu / bare_cpu:.3f} × bare, "
-        f"MONAI {monai_cpu / ours_cpu:.2f} × ours",
+        f"MONAI {monai_cpu / ours_cpu:.2f} × ours{profile}",
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -102,6 +103,23 @@ def settings_for(device: str, views: str = "none") -> Settings:
 
 
 @dataclass(frozen=True)
+class Anatomy:
+    """Seconds of a prediction on the CPU: before the first pass, between passes, within them, after the last one."""
+
+    before: float
+    between: float
+    within: float
+    after: float
+
+    def told(self, bare: float) -> str:
+        """In words, the passes as a share of the bare ones."""
+        return (
+            f"before the first pass {self.before:.3f} s, between passes {self.between:.3f} s, after the last "
+            f"{self.after:.3f} s, the passes themselves {self.within / bare:.3f} × bare"
+        )
+
+
+@dataclass(frozen=True)
 class Case:
     """A slide, members that share their preprocessing, and settings; `scale` is the reduction that it is read at."""
 
@@ -139,6 +157,26 @@ class Case:
                     member.network(batch)
         if self.settings.torch_device().type == "cuda":
             torch.cuda.synchronize()
+
+    def anatomy(self) -> Anatomy:
+        """One prediction taken apart by the clock: what lies before, between, within and after the forward passes."""
+        marks: list[float] = []
+
+        def mark(*_: object) -> None:
+            marks.append(time.perf_counter())
+
+        hooks = [
+            hook
+            for member in self.members
+            for hook in (member.network.register_forward_pre_hook(mark), member.network.register_forward_hook(mark))
+        ]
+        start = time.perf_counter()
+        self.ours()
+        end = time.perf_counter()
+        for hook in hooks:
+            hook.remove()
+        within = sum(marks[1::2]) - sum(marks[::2])
+        return Anatomy(marks[0] - start, marks[-1] - marks[0] - within, within, end - marks[-1])
 
     def monai(self) -> NDArray[np.uint8]:
         """MONAI on the same slide, tiles, window, members and views: codes (H, W).

@@ -73,6 +73,23 @@ def test_a_missed_row_is_exit_code_1(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert '"reached": false' in (tmp_path / "rows.json").read_text()
 
 
+def test_a_prediction_is_taken_apart_by_the_clock(tmp_path: Path) -> None:
+    class Slow(PixelNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            time.sleep(0.05)
+            return super().forward(x)
+
+    case = Case(draw_slide(tmp_path / "slide.tif", 512, 512, LAYOUT), [a_member(Slow())], settings_for("cpu"))
+    start = time.perf_counter()
+    found = case.anatomy()
+    whole = time.perf_counter() - start
+    passes = len(case.batches())
+    assert 0.05 * passes <= found.within < 0.05 * passes + 0.5
+    assert min(found.before, found.between, found.after) >= 0
+    assert found.before + found.between + found.within + found.after <= whole
+    assert not case.members[0].network._forward_hooks
+
+
 def test_memory_counts_what_the_network_needs(tmp_path: Path) -> None:
     slide = draw_slide(tmp_path / "slide.tif", 280, 300, LAYOUT)
     found = slide_memory.measure(slide, a_member(Hungry()), "cpu")

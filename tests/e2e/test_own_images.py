@@ -77,6 +77,23 @@ def bmp(path: Path, seed: int) -> Path:
     return write(path, noise(seed, 72, 96))
 
 
+def test_an_image_gets_the_setting_of_the_type_that_it_shows(
+    nuclei: Any, tmp_path: Path, predict: Callable[..., tuple[int, str]]
+) -> None:
+    folder, results = tmp_path / "mine", place(tmp_path, nuclei, "mine")
+    write(folder / "night.png", noise(1, 64, 64) // 8)
+    write(folder / "stained.png", noise(2, 64, 64))
+    assert predict(nuclei, folder)[0] == 0
+    path = nuclei.oof / "ensembles" / "both.json"
+    with cut_at_the_median(nuclei, results):
+        nothing = {"fluorescence": {"name": "threshold", "threshold": 1.0}}
+        write_json(path, {**read_json(path), "strata": nothing})
+        code, text = predict(nuclei, folder)
+    assert (code, "fluorescence 1 with its own setting, histology 1 with the setting for all" in text) == (0, True)
+    assert not images.integers(results / "labels" / "night.tif").any()
+    assert images.integers(results / "labels" / "stained.tif").any()
+
+
 def test_a_replaced_image_is_predicted_anew_and_an_unchanged_one_kept(
     nuclei: Any, tmp_path: Path, predict: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,15 @@ def test_the_trial_is_no_larger_than_the_batches_of_the_samples(kit: Any) -> Non
     assert shapes([SampleSize(60, 60)], size=30) == {(1, 3, 240, 240)}, "magnified 4 times at most"
 
 
+def test_the_trial_sends_no_more_at_once_than_a_batch(kit: Any) -> None:
+    """Else nothing would become smaller where a smaller batch is tried because the memory did not suffice."""
+    members = [kit.member(kit.PixelNet())]
+    for batch in (8, 3, 1):
+        members[0].network.seen.clear()
+        planning.try_out(members, Settings(tile=16, batch=batch, tta="dihedral", device="cpu"))
+        assert max(shape[0] for shape in members[0].network.seen) <= batch
+
+
 def test_small_images_take_less_time_than_full_tiles(kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "try_out", lambda members, settings, batch: planning.Trial(1.0, 0))
     chosen = Settings(tile=256, device="cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
 
-from histofold.errors import ConfigError, DataError
+from histofold.errors import ConfigError, DataError, ResourceError
 from histofold.inference.bandfile import quantise
 from histofold.inference.checkpoint import Spec
 from histofold.inference.predict import predict_array
@@ -288,6 +289,48 @@ def test_members_of_another_scale_are_refused(kit: Any) -> None:
         16,
         16,
     )
+
+
+@pytest.mark.parametrize("spread", [False, True])
+@pytest.mark.parametrize("batch", [1, 3, 4])
+def test_views_that_are_more_than_a_batch_go_through_in_parts(kit: Any, batch: int, spread: bool) -> None:
+    image = kit.tissue(40, 56)
+    image[:, 30:] //= 3
+    wide = [kit.member(kit.WideNet(seed=seed)) for seed in (1, 2)]
+    network = kit.PixelNet()
+    for tile in (24, 64):  # of the larger one the tiles are oblong
+        small, large = (
+            Settings(tile, 0.75, tta="dihedral", batch=count, spread=spread, device="cpu", precision="32-true")
+            for count in (batch, 64)
+        )
+        network.seen.clear()
+        exact = predict_array(image, [kit.member(network)], None, small)
+        assert max(shape[0] for shape in network.seen) <= batch
+        np.testing.assert_array_equal(exact, predict_array(image, [kit.member(kit.PixelNet())], None, large))
+        # A convolution may sum in another order where its batch is larger.
+        codes = [predict_array(image, wide, [1, 3], one).astype(int) for one in (small, large)]
+        assert np.abs(codes[0] - codes[1]).max() <= 1
+        assert (codes[0] == codes[1]).mean() > 0.999
+
+
+def test_smaller_batches_help_where_memory_is_short(kit: Any) -> None:
+    """What is advised is what helps, down to where nothing smaller is left."""
+
+    class Large(kit.PixelNet):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) > most:
+                raise torch.cuda.OutOfMemoryError("full")
+            return super().forward(x)
+
+    image, members = kit.tissue(16, 16), [kit.member(Large())]
+    chosen, most = Settings(tile=16, batch=8, tta="dihedral", device="cpu", precision="32-true"), 2
+    for batch in (8, 4):
+        with pytest.raises(ResourceError, match=rf"predict\.batch={batch}; try predict\.batch={batch // 2} or a"):
+            predict_array(image, members, None, replace(chosen, batch=batch))
+    assert predict_array(image, members, None, replace(chosen, batch=2)).any()
+    most = 0
+    with pytest.raises(ResourceError, match=r"with predict\.batch=1; try a smaller predict\.tile"):
+        predict_array(image, members, None, replace(chosen, batch=1))
 
 
 def test_train_mode_comes_back(kit: Any) -> None:

@@ -41,6 +41,33 @@ def test_mean_averages_what_differs_between_views() -> None:
     torch.testing.assert_close(result, torch.full((1, 1, 4, 4), 0.5))
 
 
+@pytest.mark.parametrize("shape", [(8, 8), (8, 16)])
+@pytest.mark.parametrize(("tiles", "most"), [(1, 1), (1, 3), (1, 5), (1, 7), (2, 4), (3, 1)])
+def test_views_in_parts_give_the_mean_of_all_at_once_to_the_bit(shape: tuple[int, int], tiles: int, most: int) -> None:
+    stacked = tta.stack(torch.rand(tiles, 3, *shape), tta.views("dihedral"))
+    sizes: list[int] = []
+
+    def function(images: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        assert images.is_contiguous(memory_format=torch.channels_last)
+        return gradient(images)
+
+    names = ("foreground", "flow_y", "flow_x")
+    assert torch.equal(tta.mean(function, stacked, names, most), tta.mean(gradient, stacked, names))
+    assert max(sizes) <= max(most, tiles), "a view of all tiles is the least"
+    assert sum(sizes) == 8 * tiles
+    groups = len(stacked.groups)
+    assert len(sizes) == groups * -(-(8 // groups) // max(1, most // tiles)), "no more passes than it takes"
+
+
+@pytest.mark.parametrize(("tiles", "most"), [(1, 8), (2, 16), (2, 17), (1, None)])
+def test_views_that_fit_are_one_batch(tiles: int, most: int | None) -> None:
+    stacked = tta.stack(torch.rand(tiles, 3, 8, 8), tta.views("dihedral"))
+    sizes: list[int] = []
+    tta.mean(lambda images: sizes.append(len(images)) or images, stacked, most=most)
+    assert sizes == [8 * tiles]
+
+
 def gradient(x: torch.Tensor) -> torch.Tensor:
     """Foreground and the gradient of the first channel: a vector field that turns with the image."""
     padded = F.pad(x[:, :1], (1, 1, 1, 1), mode="replicate")

@@ -97,7 +97,8 @@ def write_run(oof: Path, name: str, shift: int, seed: int = 0, folds: tuple[int,
                 "height": SIDE,
                 "width": SIDE,
             }
-            | {"score": round(0.9 - 0.05 * i - 0.05 * shift, 4), "dice": 0.9 - 0.02 * i}
+            | dict.fromkeys(("score", "dsb"), round(0.9 - 0.05 * i - 0.05 * shift, 4))
+            | {"dice": 0.9 - 0.02 * i}
             for i, s in enumerate(own)
         ]
         tables.append(pd.DataFrame(rows))

@@ -168,6 +168,28 @@ def test_with_nothing_at_all_it_says_what_to_do(competition: Competition, places
     assert "./run.sh train competition=folders competition.name=invented paths.oof=/mine fold=0" in text
 
 
+@pytest.mark.parametrize("known", ["first", None])
+def test_runs_that_were_scored_by_another_metric_come_last(
+    competition: Competition, places: Places, write: Callable[..., pd.DataFrame], known: str | None
+) -> None:
+    competition.metric = "f2_50"
+    for name in ("first", "second"):
+        for fold, table in write(places[0], name, 0).groupby("fold"):
+            path = places[0] / "invented" / name / f"fold{fold}" / "scores.csv"
+            table.assign(f2_50=0.25 if name == known else np.nan).to_csv(path, index=False)
+    text, _ = read(build(competition, *places, workers=1))
+    board = text.split('id="runs"')[1].split("</section>")[0]
+    assert re.findall(r'<th scope="row">(\w+)<.*?<td class="n strong">(.*?)</td>', board) == [
+        ("first", "0.2500" if known else "–"),
+        ("second", "–"),
+    ]
+    assert "the run was not scored by f2_50" in board
+    assert "nan" not in re.sub("<[^>]*>", " ", text).split()
+    assert ("Best run: first" in text) == ("Mean F2 at IoU 0.5 of run first" in text) == (known is not None)
+    assert ("No run is scored by f2_50:" in text) == (known is None)
+    assert "No fold is scored yet" not in text
+
+
 def test_a_run_that_is_still_training(competition: Competition, places: Places) -> None:
     folder = places[0] / "invented" / "young" / "fold0"
     folder.mkdir(parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,35 @@ def test_adds_of_instances_knows_few_settings() -> None:
     ensemble = record((0.5, 0.5))
     ensemble.record["instances"] = {"name": "watershed"}
     assert "best of a handful on all samples" in sections.members(ensemble, [], 0.7)["text"]
+
+
+@pytest.mark.parametrize("recorded", [{"first": 0.5, "second": None}, {"first": 0.5}, {"first": 0.5, "second": 0.6}])
+def test_a_run_without_the_ensembles_metric_has_no_score_beside_the_others(
+    competition: Competition, full: tuple[Path, Path], ensemble: Callable[..., dict[str, Any]], recorded: dict[str, Any]
+) -> None:
+    """Its `score` is of another metric, as is what earlier versions recorded for it."""
+    path = full[0] / "invented" / "first"
+    for fold in (0, 1):
+        table = pd.read_csv(path / f"fold{fold}" / "scores.csv")
+        table.assign(f2_50=0.25).to_csv(path / f"fold{fold}" / "scores.csv", index=False)
+    scores = pd.read_csv(full[0] / "invented" / "ensembles" / "duo.csv")
+    ensemble(full[0], scores, metric="f2_50", score={"cross_fitted": 0.73, "per_run": recorded})
+    found = collect("invented", *full)
+    table = sections.members(found.ensembles[0], found.runs, 0.73)
+    assert [(row["alone"], row["gain"]) for row in table["rows"]] == [(0.25, 0.48), (None, None)]
+    assert "“–”: the run has no score by f2_50" in table["text"]
+    text = build(competition, *full, workers=1).read_text(encoding="utf-8")
+    assert "Cross-fitted F2 at IoU 0.5 on out-of-fold predictions" in text
+    assert "nan" not in re.sub("<[^>]*>", "", text.split('id="members"')[1].split("<h3>")[0]).split()
+    # One fold that was scored by it is not the run.
+    (path / "fold1" / "scores.csv").write_text((path / "fold1" / "scores.csv").read_text().replace("0.25", ""))
+    found = collect("invented", *full)
+    assert [row["alone"] for row in sections.members(found.ensembles[0], found.runs, 0.73)["rows"]] == [None, None]
+
+
+def test_a_run_that_is_gone_has_the_score_that_was_recorded() -> None:
+    ensemble = record((0.5, 0.25, 0.25), per_run={"a": 0.5, "b": None, "c": float("nan")})
+    assert [row["alone"] for row in sections.members(ensemble, [], 0.75)["rows"]] == [0.5, None, None]
 
 
 def test_an_ensemble_without_a_search_shows_none() -> None:

@@ -101,6 +101,7 @@ def test_runs_are_ranked_by_the_metric_of_the_page() -> None:
     for one, dice in zip(runs, (0.9, 0.5), strict=True):
         assert one.folds[0].scores is not None
         one.folds[0].scores["dice"] = dice
+        one.folds[0].scores["dsb"] = one.folds[0].scores["score"]
     assert [line.name for line in leaderboard(runs, "dsb")] == ["b", "a"]
     assert [(line.name, line.value.mean) for line in leaderboard(runs, "dice")] == [("a", 0.9), ("b", 0.5)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,10 @@ import pytest
 from histofold.competitions.base import Competition, Place, Sample
 from histofold.files import read_json, sha256, write_json
 from histofold.inference.bandfile import BandFileWriter
+from histofold.kaggle import log
 from histofold.kaggle.csv import CsvFormat
 from histofold.report import run
+from histofold.report.data import collect
 from histofold.report.page import Content
 from histofold.report.run import build
 from histofold.rle import RunMask
@@ -183,6 +186,36 @@ def test_age_without_a_record_is_that_of_the_predictions(full: Places, look: Cal
         os.utime(full[1] / "invented" / name / "predictions", (2e9 - number, 2e9 - number))
     (full[1] / "invented" / "empty").mkdir()
     assert list(look(name="duo").tests) == ["duo", "p", "q", "r"]
+
+
+def test_own_images_and_a_notebook_are_no_submission(full: Places, competition: Competition) -> None:
+    folder = full[1] / "invented" / "duo"
+    shutil.rmtree(full[1])
+    for name in ("images/mine/predictions", "kernel/dataset"):
+        (folder / name).mkdir(parents=True)
+    band_file(folder / "images" / "mine" / "predictions" / "a.tif", [(5, 5, 20)])
+    text = build(competition, *full, workers=1).read_text(encoding="utf-8")
+    assert 'id="submitted"' not in text
+    assert "<dt>Submitted</dt><dd>nothing yet</dd>" in text
+    assert "Nothing was submitted yet:" in text
+    assert "./run.sh predict competition=folders competition.name=invented name=duo" in text
+
+    # The notebook was sent after all.
+    log.write(full[1] / "invented" / "log.csv", [log.Entry("2024-05-02", "duo", "me/it", "ab", "m", "0.7", "0.6")])
+    text = build(competition, *full, workers=1).read_text(encoding="utf-8")
+    section = text.split('<section id="submitted">')[1]
+    assert "0.6000" in section
+    assert '<article class="submission">' not in section
+    assert "<dt>Submitted</dt><dd>duo</dd>" in text
+    assert "Nothing was submitted yet" not in text
+
+
+@pytest.mark.parametrize("left", ["predictions", "provenance.json", "submission.csv"])
+def test_each_trace_of_the_test_set_makes_a_submission(full: Places, left: str) -> None:
+    for path in (full[1] / "invented" / "duo").iterdir():
+        if path.name != left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert [one.name for one in collect("invented", *full).submissions] == ["duo"]
 
 
 class TwoSlides(Competition):

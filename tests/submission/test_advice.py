@@ -15,6 +15,7 @@ import pytest
 
 from histofold import cli
 from histofold.compose import compose, load
+from histofold.config import Config
 from histofold.errors import DataError
 from histofold.files import write_text
 from histofold.submission import run as submission_run
@@ -93,6 +94,36 @@ def test_submit_ends_with_the_command_that_sends_and_logs(
     monkeypatch.setattr(submission_run.sys, "executable", str(world.root / "bin" / "python"))
     assert world.run("submit") == 0
     assert shlex.split(capsys.readouterr().out.splitlines()[-1])[0] == "kaggle"
+
+
+def test_a_notebook_is_advised_with_what_predict_and_submit_were_given(
+    draw: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A bare `submit` knows neither the ensemble's name nor the views, which the notebook is to have, too."""
+    drawn = draw(4, *KAGGLE, "competition.code=true", seed=11)
+    assert drawn.run("evaluate", "runs=[run]", "evaluate.tune=false") == 0
+    predicted = drawn.submission_of("predict.tta=dihedral", "predict.step=0.5", "predict.batch=3")
+    predicted.record(predict={"seconds": 1.0, **vars(predicted.workspace.config.predict)})
+    drawn.tag()
+
+    def advised(*more: str) -> Config:
+        capsys.readouterr()
+        sent = "submit.send=true" in more
+        assert cli.main("submit", unnamed(drawn, *more)) == (2 if sent else 0)
+        said = capsys.readouterr()
+        (words,) = commands(said.err if sent else said.out)
+        assert (words[:2], words[-1]) == (["./run.sh", "kernel"], "kernel.push=true")
+        return load(compose(words[2:]))
+
+    for more in ((), ("submit.send=true",)):
+        config = advised(*more)
+        assert (config.name, config.predict.tta, config.predict.step) == ("one", "dihedral", 0.5)
+        assert (config.predict.batch, config.submit.min_area, config.submit.send) == (8, 0, False)
+    cleaning = advised("submit.min_area=7", "submit.max_hole=2").submit
+    assert (cleaning.min_area, cleaning.max_hole) == (7, 2)
+    cleaning = advised("submit.max_hole=1", "submit.send=true").submit
+    assert (cleaning.min_area, cleaning.max_hole) == (7, 1), "what the file was made with, and what is typed now"
+    assert advised("predict.tta=flips").predict.tta == "dihedral", "the file was not predicted so"
 
 
 def test_a_folder_that_is_not_there_is_told_before_an_ensemble(

@@ -186,7 +186,7 @@ def try_out(members: Sequence[Member], settings: Settings, batch: Tiling | None 
 
 
 def tiles_at_once(settings: Settings) -> int:
-    """Tiles of a batch; their views go through the networks together."""
+    """Tiles of a batch; their views go through the networks together, or in parts where one tile has more of them."""
     return max(1, settings.batch // len(tta.views(settings.tta)))
 
 

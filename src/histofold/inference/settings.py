@@ -29,7 +29,7 @@ class Settings:
             1.14 ×, 64 on 256 costs 4 ×.
         window: weights of overlapping tiles: hann, triangle or flat; costs nothing.
         tta: none (1 view), flips (4) or dihedral (8); each view costs a forward pass.
-        batch: inputs of a network in one forward pass, views counted; bounds its memory.
+        batch: inputs of a network in one forward pass at most, views counted; bounds its memory.
         device: auto, cpu, cuda or cuda:N.
         precision: auto (bf16 where the processor has it, else fp16 on CUDA and float32 on the CPU), 32-true,
             16-mixed or bf16-mixed.

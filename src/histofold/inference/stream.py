@@ -1,7 +1,8 @@
 """One engine for images and slides: pixels in, finished rows of quantised bands out, in memory of one row of tiles.
 
 reader thread:  bands of the source → tiles with tissue → preprocessed batches
-this thread:    all members × all views on each batch → weighted mean → blended rows → uint8
+this thread:    all members × all views on each batch, at most `predict.batch` images at once → weighted mean →
+                blended rows → uint8
 """
 
 from __future__ import annotations
@@ -189,9 +190,10 @@ class Predictor:
             with self.settings.autocast(self.device):
                 return self._predict(batch)
         except torch.cuda.OutOfMemoryError as error:
+            most = self.settings.batch
+            smaller = f"predict.batch={most // 2} or " if most > 1 else ""
             raise ResourceError(
-                f"{self.device}: out of memory with predict.batch={self.settings.batch}; "
-                f"try predict.batch={max(1, self.settings.batch // 2)} or a smaller predict.tile"
+                f"{self.device}: out of memory with predict.batch={most}; try {smaller}a smaller predict.tile"
             ) from error
 
     def _predict(self, batch: TileBatch) -> torch.Tensor:
@@ -207,7 +209,7 @@ class Predictor:
             function: Function = member.from_normalised
             if self.settings.spread:
                 function, names, wanted = _with_square(function, wanted[0]), [*names, "square"], [*wanted, len(names)]
-            bands = tta.mean(function, stacks[preprocess], names)
+            bands = tta.mean(function, stacks[preprocess], names, self.settings.batch)
             if wanted != list(range(len(names))):
                 bands = bands[:, wanted]
             total = bands * weight if total is None else total.add_(bands, alpha=weight)

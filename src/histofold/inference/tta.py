@@ -1,8 +1,8 @@
-"""Test-time augmentation by the symmetries of the square: one batch of all views, averaged after turning back."""
+"""Test-time augmentation by the symmetries of the square: all views in few batches, averaged after turning back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,18 +64,45 @@ def views(name: str) -> tuple[View, ...]:
     return VIEWS[name]
 
 
-def mean(function: Callable[[torch.Tensor], torch.Tensor], stacked: Stacked, names: Sequence[str] = ()) -> torch.Tensor:
+def mean(
+    function: Callable[[torch.Tensor], torch.Tensor],
+    stacked: Stacked,
+    names: Sequence[str] = (),
+    most: int | None = None,
+) -> torch.Tensor:
     """Average of `function` (B, C, H, W) → (B, K, H, W) over all views, turned back.
 
-    `names` are those of the K bands. Square tiles go through as one batch, oblong ones as two (upright and lying).
+    Square tiles go through as one batch, oblong ones as two (upright and lying).
+
+    Args:
+        function: gives each image of a batch the bands that it gives it alone.
+        stacked: the views.
+        names: those of the K bands.
+        most: images that `function` is given at once; where the views have more, it gets some of the views at a time,
+            and at least one. None: no limit.
     """
     total: torch.Tensor | None = None
     for group, batch in stacked.groups:
-        for view, bands in zip(group, function(batch).chunk(len(group)), strict=True):
-            back = view.invert(bands, names)
-            total = back if total is None else total + back
+        for part, images in _parts(group, batch, most):
+            for view, bands in zip(part, function(images).chunk(len(part)), strict=True):
+                back = view.invert(bands, names)
+                total = back if total is None else total + back
     assert total is not None
     return total if stacked.count == 1 else total / stacked.count
+
+
+def _parts(
+    group: Sequence[View], batch: torch.Tensor, most: int | None
+) -> Iterator[tuple[Sequence[View], torch.Tensor]]:
+    """The views of a group with their images, as equal parts as can be of at most `most` images (or of one view)."""
+    tiles = len(batch) // len(group)
+    at_once = len(group) if most is None else max(1, most // tiles)
+    passes = -(-len(group) // at_once)
+    first = 0
+    for number in range(passes):
+        last = (number + 1) * len(group) // passes
+        yield group[first:last], batch[first * tiles : last * tiles]
+        first = last
 
 
 @dataclass(frozen=True)

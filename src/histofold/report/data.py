@@ -17,6 +17,7 @@ from histofold.kaggle import log
 from histofold.report.figures import read_metrics
 
 ENSEMBLES = "ensembles"
+PROVENANCE, CSV = "provenance.json", "submission.csv"
 SCORES_COLUMNS = ("sample_id", "stratum", "score")
 ID_COLUMNS = ("sample_id", "fold", "stratum", "group", "height", "width")
 
@@ -66,9 +67,9 @@ class Run:
         return pd.concat(tables, ignore_index=True) if tables else None
 
     def scored(self, metric: str) -> pd.DataFrame | None:
-        """`scores` whose column `score` is a metric, where they have it; runs may have been scored by several."""
+        """`scores` whose column `score` is a metric, by which older runs may not have been scored; empty: as it is."""
         scores = self.scores
-        return None if scores is None else scored_by(scores, metric)
+        return None if scores is None else scored_by(scores, metric or None)
 
     @property
     def minutes(self) -> float | None:
@@ -142,7 +143,7 @@ def collect(competition: str, oof: Path, submissions: Path) -> Collected:
         competition=competition,
         runs=[run for run in runs if run.folds],
         ensembles=[_ensemble(path) for path in paths],
-        submissions=[_submission(folder) for folder in _folders(sent)],
+        submissions=[_submission(folder) for folder in _folders(sent) if _of_the_test_set(folder)],
         log=_log(sent / "log.csv"),
     )
 
@@ -207,9 +208,14 @@ def _ensemble(path: Path) -> Ensemble:
     return Ensemble(path.stem, record, _optional(path.with_suffix(".csv"), read_scores))
 
 
+def _of_the_test_set(folder: Path) -> bool:
+    """Whether the test set was predicted there; images of one's own, a notebook and this page stand there without."""
+    return (folder / "predictions").is_dir() or any((folder / name).exists() for name in (PROVENANCE, CSV))
+
+
 def _submission(folder: Path) -> Submission:
     """A submission folder, whatever it holds so far."""
-    provenance, csv = folder / "provenance.json", folder / "submission.csv"
+    provenance, csv = folder / PROVENANCE, folder / CSV
     return Submission(
         name=folder.name,
         folder=folder,

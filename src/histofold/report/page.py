@@ -14,6 +14,7 @@ import pandas as pd
 from markupsafe import Markup, escape
 
 from histofold.competitions.base import Competition
+from histofold.kaggle import log
 from histofold.metrics.merged import MARK, NOTE, marked
 from histofold.report import sections, stats, submitted
 from histofold.report.data import Collected, Ensemble
@@ -44,6 +45,7 @@ METRICS = {
     "pq": "panoptic quality",
     "ap50": "AP at IoU 0.5",
     "f1_50": "F1 at IoU 0.5",
+    "f2_50": "F2 at IoU 0.5",
 }
 """Metrics in words; one that is not here goes by its own name."""
 
@@ -241,8 +243,11 @@ def _tiles(content: Content) -> list[Tile]:
             # The score is the large number already.
             if isinstance(extra[name], int | float) and not isinstance(extra[name], bool) and len(tiles) < 7:
                 tiles.append(Tile(name, f"{extra[name]:.4f}"))
-    submissions = [one for one in content.found.submissions if one.csv or one.provenance]
-    names = ", ".join(one.name for one in submissions)
+    predicted = [one.name for one in content.found.submissions if one.csv or one.provenance]
+    sent = content.found.log
+    # A notebook may have been sent though the test set was never predicted here.
+    others = [] if sent is None else [str(name) for name in sent.loc[sent["status"] != log.FAILED, "name"]]
+    names = ", ".join(dict.fromkeys([*predicted, *others]))
     tiles.append(Tile("Submitted", names or "nothing yet", _outcome(content)))
     return tiles
 

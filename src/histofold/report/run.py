@@ -99,6 +99,9 @@ def _content(
     scores, whose, members = _subject(found, ensemble, competition.metric)
     if scores is None and ensemble is not None:
         notes.append(("Scores are missing:", _missing(oof, ensemble, competition.name)))
+    elif scores is None and stats.leaderboard(found.runs):
+        how = f"evaluate makes an ensemble that is: {given.again('evaluate', competition.name, 'runs=[…]')}"
+        notes.append((f"No run is scored by {competition.metric}:", how))
     elif scores is None:
         notes.append(("No fold is scored yet.", f"Train one: {given.again('train', competition.name, 'fold=0')}"))
     elif ensemble is None:
@@ -133,10 +136,10 @@ def _subject(
         members = [(str(one["run"]), float(one["weight"])) for one in ensemble.record["members"]]
         return ensemble.scores, f"ensemble {ensemble.name}", [one for one in members if one[1] > 0]
     lines = stats.leaderboard(found.runs, metric)
-    if not lines:
+    if not lines or not lines[0].value.count:
         return None, "", []
-    best = next(run for run in found.runs if run.name == lines[0].name)
-    return best.scored(metric), f"run {best.name}", [(best.name, 1.0)]
+    best = lines[0].name
+    return stats.scored(found.runs, metric)[best].table, f"run {best}", [(best, 1.0)]
 
 
 def _look_at_oof(
@@ -298,7 +301,7 @@ def _note_submissions(
     found: Collected, competition: str, ensemble: Ensemble | None, notes: list[tuple[str, str]]
 ) -> None:
     """Say what is unknown about the submissions."""
-    if not found.submissions:
+    if not found.submissions and found.log is None:
         # Named, as there may be several ensembles; where there is none yet, another note says how to make one.
         name = [f"name={ensemble.name}"] if ensemble else []
         how = " and ".join(given.again(verb, competition, *name) for verb in ("predict", "submit"))

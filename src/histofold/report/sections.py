@@ -65,9 +65,11 @@ def board(
     text = "Mean score of the samples that each run did not train on, best first."
     if not alike:
         text += " The runs cover different folds, so their scores are not of the same samples: compare with care."
+    if not all(line.value.count for line in lines):
+        text += f" “–”: the run was not scored by {metric or 'this metric'}; an ensemble of it, from evaluate, is."
     if merged:
         text += f" {NOTE}."
-    rows = [{"line": line, "whisker": _whisker(line.value, domain)} for line in lines]
+    rows = [{"line": line, "whisker": _whisker(line.value, domain) if line.value.count else ""} for line in lines]
     titles = {name: marked(name, merged) for name in others}
     return {"rows": rows, "others": others, "titles": titles, "text": text, "repeats": repeats(runs, metric, counts)}
 
@@ -223,8 +225,7 @@ def members(ensemble: Ensemble, runs: Sequence[Run], score: float | None) -> dic
     for member in ensemble.record["members"]:
         name, weight = str(member["run"]), float(member["weight"])
         run = by_name.get(name)
-        own = _alone(run, ensemble) if run else None
-        own = float(alone[name]) if own is None and name in alone else own
+        own = _alone(run, ensemble, _number(alone.get(name)))
         rows.append(
             {
                 "name": name,
@@ -233,7 +234,7 @@ def members(ensemble: Ensemble, runs: Sequence[Run], score: float | None) -> dic
                 "share": round(100 * weight / total, 1),
                 "alone": own,
                 "gain": score - own if own is not None and score is not None else None,
-                "adds": float(adds[name]) if name in adds else None,
+                "adds": _number(adds.get(name)),
                 "folds": ", ".join(str(fold.number) for fold in run.folds) if run else "–",
             }
         )
@@ -241,17 +242,30 @@ def members(ensemble: Ensemble, runs: Sequence[Run], score: float | None) -> dic
         "“Alone” is the run's own out-of-fold score with the default settings; “Ensemble − alone” is what tuning "
         "and the other members give it." + (_adds_text(ensemble, [row["weight"] for row in rows]) if adds else "")
     )
+    if any(row["alone"] is None for row in rows):
+        text += f" “–”: the run has no score by {ensemble.metric or 'this metric'}."
     table = {"rows": rows, "adds": bool(adds), "text": text, "correlation": _correlation(runs, ensemble)}
     return table | {"searches": _searches(ensemble.score.get("search"), ensemble.single)}
 
 
-def _alone(run: Run, ensemble: Ensemble) -> float | None:
-    """A run's own score by the ensemble's metric on its folds; None where the run does not know that metric."""
-    table = run.scored(ensemble.metric)
-    if table is None or ensemble.metric not in table:
-        return None
-    own = table[table["fold"].isin(ensemble.record.get("folds") or [])]
-    return float(own["score"].mean()) if len(own) else None
+def _alone(run: Run | None, ensemble: Ensemble, recorded: float | None) -> float | None:
+    """A run's own score by the ensemble's metric on its folds; None where it was not scored by that metric.
+
+    Args:
+        recorded: what `evaluate` found, which stands where the run or its scores of these folds are gone.
+    """
+    table = run.scored(ensemble.metric) if run and ensemble.metric else None
+    own = None if table is None else table[table["fold"].isin(ensemble.record.get("folds") or [])]
+    if own is None or not len(own):
+        return recorded
+    # Another metric's mean, which the files of earlier versions record for such runs, is no score beside the others.
+    known = ensemble.metric in own and bool(own["score"].notna().all())
+    return float(own["score"].mean()) if known else None
+
+
+def _number(value: Any) -> float | None:
+    """A number of a JSON file; None where it is null or NaN."""
+    return None if value is None or not np.isfinite(value) else float(value)
 
 
 def _adds_text(ensemble: Ensemble, weights: Sequence[float]) -> str:

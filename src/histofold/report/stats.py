@@ -92,31 +92,33 @@ class Standing:
 
 
 def scored(runs: Sequence[Run], metric: str = "") -> dict[str, Scored]:
-    """Runs that have scores, by name, with a metric as their score where they know it."""
+    """Runs that have scores by a metric, by name; samples that were not scored by it are left out."""
     tables = {run.name: (run, run.scored(metric)) for run in runs}
-    there = ((name, run, table) for name, (run, table) in tables.items() if table is not None and len(table))
-    return {name: Scored(run.config, table) for name, run, table in there}
+    known = {name: (run, table.dropna(subset="score")) for name, (run, table) in tables.items() if table is not None}
+    return {name: Scored(run.config, table) for name, (run, table) in known.items() if len(table)}
 
 
 def leaderboard(runs: Sequence[Run], metric: str = "", counts: Mapping[str, int] | None = None) -> list[Standing]:
     """Scored runs from best to worst; a run with fewer folds is not comparable, which `folds` and `partial` say.
 
+    Runs that were not scored by the metric come last, with NaN of no sample.
+
     Args:
-        metric: that is their score, where they know it.
+        metric: that is their score.
         counts: fold set → number of its folds, see `histofold.evaluation.repeats.partial`.
     """
     lines, known = [], scored(runs, metric)
     unfinished = partial(known, counts or {})
     for run in runs:
-        if run.name not in known:
+        scores = known[run.name].table if run.name in known else run.scores
+        if scores is None or scores.empty:
             continue
-        scores = known[run.name].table
         curves = [fold.metrics for fold in run.folds if fold.metrics is not None and not fold.metrics.empty]
         lines.append(
             Standing(
                 name=run.name,
                 folds=sorted(int(fold) for fold in scores["fold"].unique()),
-                value=estimate(scores),
+                value=estimate(scores) if run.name in known else Estimate(float("nan"), 0),
                 others=other_metrics(scores),
                 minutes=run.minutes,
                 epochs=int(max(curve["epoch"].max() for curve in curves)) if curves else None,
@@ -124,7 +126,7 @@ def leaderboard(runs: Sequence[Run], metric: str = "", counts: Mapping[str, int]
                 partial=run.name in unfinished,
             )
         )
-    return sorted(lines, key=lambda line: -line.value.mean)
+    return sorted(lines, key=lambda line: (not line.value.count, -line.value.mean))
 
 
 def other_metrics(scores: pd.DataFrame) -> dict[str, float]:
@@ -187,7 +189,7 @@ def correlation(
     Runs that fail on the same samples (near 1) add little to each other.
 
     Args:
-        metric: that is their score, where they know it.
+        metric: that is their score.
         folds: whose samples count; None: all.
     """
     tables = {name: run.table for name, run in scored(runs, metric).items()}

@@ -82,9 +82,9 @@ def _encode_instances(task: EncodeTask) -> Encoded:
     if truth is None:
         return Encoded(texts, None)
     # Imported here: a notebook has no metrics.
-    from histofold.metrics import instance_scores
+    from histofold.metrics import final_scores
 
-    values = instance_scores(truth, labels)
+    values = final_scores(truth, labels)
     return Encoded(texts, {"score": values[task.competition.metric], **values})
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from tqdm import tqdm
 
 from histofold import rle, slides
 from histofold.competitions import images
+from histofold.competitions.base import Image
 from histofold.config import SubmitConfig
 from histofold.errors import DataError
 from histofold.files import atomic, digest, reading
@@ -47,6 +49,8 @@ ADVICE = "cut the largest images into parts, as the labels of an image are held 
 """What to change when the memory for labels is short."""
 STAINED = 0.005
 """Share of a slide that has to show colour for tiles without colour to count as glass; a scale bar does not."""
+SCREEN = 2048
+"""Pixels a side of what is looked at of a slide: its overlay, and the stratum that it shows."""
 
 
 def predict_folder(submission: Submission, folder: Path) -> str:
@@ -84,7 +88,8 @@ def predict_folder(submission: Submission, folder: Path) -> str:
     if len(outcome.kept) == len(jobs):
         check_room(())  # there was nothing to predict, but labels are made again
     done = [path for path in paths if path.stem not in outcome.failures]
-    failures = finish_all(submission.ensemble, done, place, config.submit, second)
+    kind_of = submission.workspace.competition.kind_of
+    failures = finish_all(submission.ensemble, done, place, config.submit, second, kind_of)
     outcome.without(failures).check()
     return f"{place}: {len(paths)} images, as predictions/ (bands), labels/, geojson/ (for QuPath) and overlays/"
 
@@ -195,16 +200,27 @@ def with_labels(
 
 
 def finish_all(
-    ensemble: Ensemble, paths: Sequence[Path], place: Path, cleaning: SubmitConfig, second: Path | None
+    ensemble: Ensemble,
+    paths: Sequence[Path],
+    place: Path,
+    cleaning: SubmitConfig,
+    second: Path | None,
+    kind_of: Callable[[Image], str] | None = None,
 ) -> dict[str, Exception]:
     """`finish` every image; gives the errors of those that failed, by name, which have no results then.
 
-    A band file that turns out to be broken is deleted, so that the same command makes it anew.
+    A band file that turns out to be broken is deleted, so that the same command makes it anew. `kind_of` is the
+    competition's: it is asked for the stratum of every image where strata have settings of their own.
     """
     failures: dict[str, Exception] = {}
+    # A second level takes the decoder's place, whatever the stratum.
+    with_strata = bool(ensemble.strata) and second is None
+    shown: Counter[str] = Counter()
     for path in paths:
         try:
-            finish(ensemble, path, place, cleaning, second)
+            stratum = kind_of(seen(path)) if with_strata and kind_of else ""
+            finish(ensemble, path, place, cleaning, second, stratum)
+            shown[stratum] += 1
         except (DataError, OSError) as error:
             failures[path.stem] = error
             print(f"{path.stem}: left out: {error}", file=sys.stderr)
@@ -212,7 +228,25 @@ def finish_all(
             bands = place / "predictions" / f"{path.stem}.tif"
             if not readable(bands):
                 bands.unlink(missing_ok=True)
+    if with_strata and shown:
+        print(settings_line(ensemble, shown if kind_of else None))
     return failures
+
+
+def settings_line(ensemble: Ensemble, shown: Mapping[str, int] | None) -> str:
+    """Which settings one's own images were decoded with, where strata have some of their own.
+
+    Args:
+        shown: stratum that the pixels show → images; None where nobody can tell.
+    """
+    if shown is None:
+        return (
+            f"{ensemble.name} has settings of their own for {', '.join(sorted(ensemble.strata))}; nothing tells the "
+            "stratum of your own images, so all are decoded with the setting for all"
+        )
+    whose = {True: "its own setting", False: "the setting for all"}
+    found = [f"{name} {count} with {whose[name in ensemble.strata]}" for name, count in sorted(shown.items())]
+    return f"decoded by the image type that the pixels show: {', '.join(found)}"
 
 
 def readable(path: Path) -> bool:
@@ -226,17 +260,24 @@ def readable(path: Path) -> bool:
     return True
 
 
-def finish(ensemble: Ensemble, path: Path, place: Path, cleaning: SubmitConfig, second: Path | None = None) -> None:
+def finish(
+    ensemble: Ensemble,
+    path: Path,
+    place: Path,
+    cleaning: SubmitConfig,
+    second: Path | None = None,
+    stratum: str = "",
+) -> None:
     """Write label image and GeoJSON (of any size) and, for what fits a screen, the overlay of one predicted image.
 
     Raises:
         DataError: the image or its band file cannot be read.
     """
-    labels = labels_of(ensemble, place / "predictions" / f"{path.stem}.tif", path, second, cleaning)
+    labels = labels_of(ensemble, place / "predictions" / f"{path.stem}.tif", path, second, cleaning, stratum)
     write_labels(place / "labels" / f"{path.stem}.tif", labels)
     write_geojson(place / "geojson" / f"{path.stem}.geojson", labels, ensemble.instances is not None)
     if is_slide(path):
-        image, scale = slides.thumbnail(path, 2048)
+        image, scale = slides.thumbnail(path, SCREEN)
         rows = np.minimum((np.arange(image.shape[0]) * scale).astype(int), labels.shape[0] - 1)
         columns = np.minimum((np.arange(image.shape[1]) * scale).astype(int), labels.shape[1] - 1)
         labels = labels[np.ix_(rows, columns)]
@@ -248,6 +289,18 @@ def finish(ensemble: Ensemble, path: Path, place: Path, cleaning: SubmitConfig, 
         raise DataError(f"{path}: its overlay could not be encoded as PNG")
     with atomic(place / "overlays" / f"{path.stem}.png") as temporary:
         temporary.write_bytes(data.tobytes())
+
+
+def seen(path: Path) -> Image:
+    """What its stratum is told by: the pixels (H, W, 3) of an image, of a slide as many as fit a screen.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if not is_slide(path):
+        return whole_image(path)
+    with reading(path):
+        return slides.thumbnail(path, SCREEN)[0]
 
 
 def whole_image(path: Path) -> NDArray[np.uint8]:
@@ -264,7 +317,7 @@ def whole_image(path: Path) -> NDArray[np.uint8]:
 
 
 def labels_of(
-    ensemble: Ensemble, path: Path, image: Path, second: Path | None, cleaning: SubmitConfig
+    ensemble: Ensemble, path: Path, image: Path, second: Path | None, cleaning: SubmitConfig, stratum: str = ""
 ) -> NDArray[np.integer]:
     """Labels (H, W) of a band file at full size: instances, or 0 and 1.
 
@@ -274,16 +327,18 @@ def labels_of(
         image: that was predicted; a second level looks at it.
         second: its file, None where there is none.
         cleaning: `submit.*`, of which small objects and holes count.
+        stratum: of the image, whose setting counts where it has one; empty takes the setting for all.
 
     Raises:
         DataError: the band file, the second level or the image cannot be read.
     """
     with BandFile(path) as file:
         size = file.full_size
-        if ensemble.instances is None:
+        setting = ensemble.decoder(stratum)
+        if setting is None:
             assert ensemble.threshold is not None
             text = mask_text(file, ensemble.threshold, size, "rows", cleaning.min_area, cleaning.max_hole)
             return rle.decode(text, size, "rows")
-        labels = decode(file.read(), ensemble.instances, second, partial(whole_image, image), file.scale)
+        labels = decode(file.read(), setting, second, partial(whole_image, image), file.scale)
         labels = full_size(labels, file.scale, *size)
     return cleaned(labels, cleaning.min_area, cleaning.max_hole)

@@ -15,7 +15,8 @@ from histofold.competitions.base import Sample
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
 from histofold.evaluation import extents
-from histofold.files import atomic
+from histofold.evaluation.table import mean_lines, pooled_lines
+from histofold.files import atomic, read_json
 from histofold.inference import planning
 from histofold.inference.ensemble import Ensemble
 from histofold.inference.predict import Job, predict_samples
@@ -90,12 +91,12 @@ def submit(config: Config) -> None:
         raise ConfigError(
             f"submit.send=true: {competition.name} is no Kaggle competition (competition.slug is not set)"
         )
+    submission = Submission.of(workspace)
     if config.submit.send and config.competition.code:
         raise ConfigError(
             f"submit.send=true: {competition.name} is a code competition, which takes a notebook and no CSV; "
-            f"send one with `{given.again('kernel', competition.name, 'kernel.push=true')}`"
+            f"send one with `{notebook_line(submission)}`"
         )
-    submission = Submission.of(workspace)
     samples = submission.samples()
     encoded = encode_all(submission, samples)
     scores = write_scores(submission, samples, encoded)
@@ -112,7 +113,7 @@ def submit(config: Config) -> None:
     if competition.kind == "images":
         print(f"{submission.folder / 'geojson'}: the objects for QuPath")
     if scores is not None:
-        print(score_lines(scores, marked(competition.metric, competition.merged)))
+        print(score_lines(scores, competition.metric, competition.merged))
         if competition.merged:
             print(NOTE)
     settings = config.submit
@@ -203,12 +204,19 @@ def write_scores(submission: Submission, samples: list[Sample], encoded: dict[st
     return table
 
 
-def score_lines(scores: pd.DataFrame, metric: str) -> str:
-    """Mean score on the known truth, in all, by split and by stratum."""
-    lines = [f"against the known truth: {metric} {scores['score'].mean():.4f} over {len(scores)} samples"]
-    for column in ("split", "stratum"):
-        if len(scores[column].unique()) > 1:
-            lines += [f"  {name}: {part['score'].mean():.4f} ({len(part)})" for name, part in scores.groupby(column)]
+def score_lines(scores: pd.DataFrame, metric: str, merged: bool = False) -> str:
+    """Scores on the known truth as `evaluate` shows them: means by split and stratum, and each split's own pixels.
+
+    Contests rank their splits apart (GlaS: testA and testB), so nothing is pooled over several of them.
+    """
+    several = [column for column in ("split", "stratum") if len(scores[column].unique()) > 1]
+    name = marked(metric, merged)
+    lines = [f"against the known truth: {name} {scores['score'].mean():.4f} over {len(scores)} samples"]
+    lines += mean_lines(scores, metric, dict.fromkeys(several, ""), merged)
+    if "split" not in several:
+        return "\n".join([*lines, *pooled_lines(scores, merged)])
+    for split, part in scores.groupby("split"):
+        lines += [f"{split}: {line}" for line in pooled_lines(part, merged)]
     return "\n".join(lines)
 
 
@@ -219,7 +227,7 @@ def hand_over(submission: Submission) -> None:
     assert slug is not None
     if config.competition.code:
         print(f"{config.competition.name} takes a notebook and no CSV; this one is for validate and for comparing:")
-        print(given.again("kernel", config.competition.name, "kernel.push=true"))
+        print(notebook_line(submission))
         return
     if not config.submit.send:
         print("send it, look at its score and keep both in log.csv:")
@@ -235,6 +243,22 @@ def hand_over(submission: Submission) -> None:
     cv = float(submission.ensemble.score["cross_fitted"])
     parcel = Parcel(submission.csv, submission.ensemble.name, cv, config.submit.message or "")
     send(slug, parcel, submission.workspace.submissions / "log.csv")
+
+
+def notebook_line(submission: Submission) -> str:
+    """The command that submits a notebook with the settings that the test set was predicted and encoded with here."""
+    from histofold.kaggle.export import COMPARED
+
+    config, path = submission.workspace.config, submission.folder / "provenance.json"
+    name, record = config.competition.name, read_json(path) if path.is_file() else {}
+    typed = {given.key_of(word) for word in shlex.split(given.again("kernel", name))}
+    used = []
+    for verb, keys in COMPARED.items():
+        before, now = record.get(verb) or {}, vars(getattr(config, verb))
+        changed = [key for key in keys if key in before and before[key] != now[key]]
+        # What was typed for `submit` just now is meant; of `predict.*` it reads nothing.
+        used += [f"{verb}.{key}={before[key]}" for key in changed if verb == "predict" or f"{verb}.{key}" not in typed]
+    return given.again("kernel", name, f"name={submission.ensemble.name}", *used, "kernel.push=true")
 
 
 def title(ensemble: Ensemble) -> str:
