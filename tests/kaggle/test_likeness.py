@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -192,7 +193,7 @@ def test_the_command_compares_any_file_and_draws(tmp_path: Path, capsys: pytest.
     assert bad.count("UNLIKE the training truth") == 3
     # With an ensemble's name, its OOF predictions are a second thing to compare with.
     rows = "".join(f"{t},{200 * k + 1} 119\n" for t in tests for k in range(4))
-    assert "evaluate name=ours writes it" in run(rows, "name=ours")
+    assert re.search(r"this writes it: \S+run.sh evaluate .*name=ours", run(rows, "name=ours"))
     oof = extents.place(tmp_path / "oof", "dsb2018", "ours")
     extents.write(oof, [Extent(f"a{k}", 1600, 476 // 4, 4) for k in range(6)])
     both = run(rows, "name=ours")
