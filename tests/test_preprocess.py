@@ -66,3 +66,15 @@ def test_a_checkpoint_says_whether_images_were_seen_whole() -> None:
     assert Preprocess.from_dict({**older, "stain_method": "reinhard", "stain_numbers": [0.0] * 6}).whole is True
     same = {Preprocess(clahe=2.0, whole=whole).enhancement for whole in (True, False, None)}
     assert len(same) == 1, "members that differ in nothing else share the work"
+
+
+def test_a_mean_of_whole_numbers_is_no_reason_to_compute_with_them() -> None:
+    """Recipes of the originals say mean=[0,0,0], which YAML reads as integers."""
+    batch = torch.arange(48, dtype=torch.uint8).view(1, 3, 4, 4)
+    found = Preprocess(mean=(0, 0, 0), std=(1, 1, 1)).normalise(batch)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, batch.float() / 255)
+    halves = batch.float() + 0.5
+    kept = halves.clone()
+    Preprocess().normalise(halves)
+    assert torch.equal(halves, kept), "what is given stays as it is"

@@ -89,8 +89,8 @@ class Preprocess:
 
     def normalise(self, batch: torch.Tensor) -> torch.Tensor:
         """Scale a batch (B, 3, H, W), uint8 or float on 0..255, to zero mean and unit spread, as float32."""
-        mean = torch.tensor(self.mean, device=batch.device).view(1, 3, 1, 1) * 255
-        std = torch.tensor(self.std, device=batch.device).view(1, 3, 1, 1) * 255
+        mean = torch.tensor(self.mean, dtype=torch.float32, device=batch.device).view(1, 3, 1, 1) * 255
+        std = torch.tensor(self.std, dtype=torch.float32, device=batch.device).view(1, 3, 1, 1) * 255
         values = batch if batch.dtype == torch.uint8 else batch.float()
         # In place: three copies of a batch of tiles cost more than the arithmetic.
         return torch.sub(values, mean).div_(std)

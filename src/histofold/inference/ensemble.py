@@ -73,7 +73,7 @@ class Ensemble:
     score: dict[str, Any] = field(default_factory=dict)
     threshold_curve: tuple[tuple[float, float], ...] = ()
     extra: dict[str, Any] = field(default_factory=dict)
-    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    created: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="milliseconds"))
 
     @staticmethod
     def place(oof: Path, competition: str, name: str) -> Path:
