@@ -219,9 +219,11 @@ def test_an_error_of_a_network_comes_through_and_leaves_nothing(kit: Any, tmp_pa
 KILLED = """
 import sys, time
 from pathlib import Path
-import numpy as np, torch
+import numpy as np, rasterio, torch
+from histofold import slides
 from histofold.inference.member import Member
 from histofold.inference.predict import Job, predict_samples
+from histofold.inference.sources import SlideSource
 from histofold.inference.stream import ArraySource, Settings
 from histofold.preprocess import Preprocess
 from histofold.targets.foreground import Foreground
@@ -233,8 +235,15 @@ class Slow(torch.nn.Conv2d):
 torch.manual_seed(0)
 member = Member(Slow(3, 1, 1), Foreground(), Preprocess())
 image = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
-folder = Path(sys.argv[1])
-jobs = [Job(str(i), lambda: ArraySource(image), folder / f"{i}.tif", image.size // 3) for i in range(6)]
+folder, slide = Path(sys.argv[1]), Path(sys.argv[2])
+if not slide.exists():
+    place = rasterio.transform.Affine(1, 0, 0, 0, -1, 300)
+    size = {"height": 300, "width": 300, "count": 3, "dtype": "uint8", "transform": place}
+    with rasterio.open(slide, "w", driver="GTiff", **size) as file:
+        file.write(image.transpose(2, 0, 1))
+def source():
+    return SlideSource(slides.open(slide)) if sys.argv[3] == "slide" else ArraySource(image)
+jobs = [Job(str(i), source, folder / f"{i}.tif", image.size // 3) for i in range(6)]
 settings = Settings(tile=64, step=0.5, batch=8, device="cpu", precision="32-true")
 outcome = predict_samples(jobs, [member], None, settings, "same")
 print(len(outcome.kept), len(outcome.made))
@@ -242,11 +251,12 @@ print(len(outcome.kept), len(outcome.made))
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_it_goes_on(kit: Any, tmp_path: Path) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    kit.run_python(KILLED, str(whole)).check_returncode()
+@pytest.mark.parametrize("kind", ["image", "slide"])
+def test_killed_at_any_moment_it_goes_on(kit: Any, tmp_path: Path, kind: str) -> None:
+    whole, broken, more = tmp_path / "whole", tmp_path / "broken", (str(tmp_path / "slide.tif"), kind)
+    kit.run_python(KILLED, str(whole), *more).check_returncode()
     for _ in range(2):
-        command = [sys.executable, "-c", KILLED, str(broken)]
+        command = [sys.executable, "-c", KILLED, str(broken), *more]
         before = len(list(broken.glob("[0-9].tif")))
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=kit.child_environment())
         deadline = time.monotonic() + 120
@@ -254,7 +264,7 @@ def test_killed_at_any_moment_it_goes_on(kit: Any, tmp_path: Path) -> None:
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    done = kit.run_python(KILLED, str(broken))
+    done = kit.run_python(KILLED, str(broken), *more)
     kept, made = map(int, done.stdout.split())
     assert kept >= 4
     assert kept + made == 6
