@@ -22,6 +22,7 @@ SETTINGS = [
     "model.growth=4",
     "model.pooling=true",
     "target=ternary",
+    "optimizer=muon",  # biases and norms take its AdamW, whose state must repeat, too
     "train.crop=32",
     "train.batch=2",
     "train.accumulate=2",

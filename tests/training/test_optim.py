@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from timm.optim import muon
 
 from histofold.errors import ConfigError
 from histofold.training.optim import OptimizerOptions, build_optimizer, build_schedule
@@ -97,3 +100,34 @@ def test_only_optimisers_that_can_are_fused() -> None:
     assert not build_optimizer(model, OptimizerOptions(name="lamb"), fused=True).param_groups[0].get("fused")
     chosen = OptimizerOptions(options={"foreach": True})
     assert not build_optimizer(model, chosen, fused=True).param_groups[0].get("fused")
+
+
+def test_muon_turns_matrices_and_leaves_biases_and_norms_to_adamw() -> None:
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8))
+    optimizer = build_optimizer(model, OptimizerOptions(name="muon", lr=0.01, weight_decay=0))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    model(torch.randn(4, 3, 9, 9)).square().mean().backward()
+    optimizer.step()
+    step = (model[0].weight.detach() - before[0]).reshape(8, -1)
+    values = torch.linalg.svdvals(step)
+    assert values.max() / values.min() < 2, "all directions of a matrix move alike; Adam's steps are of rank one nearly"
+    assert all(not torch.equal(now, then) for now, then in zip(model.parameters(), before, strict=True))
+
+
+def test_muon_orthogonalises_in_single_precision_where_bfloat16_is_emulated(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.dtype] = []
+    original = muon.zeropower_via_newtonschulz
+
+    def look(*given: Any, dtype: torch.dtype = torch.bfloat16, **named: Any) -> torch.Tensor:
+        seen.append(dtype)
+        return original(*given, dtype=dtype, **named)
+
+    monkeypatch.setattr(muon, "zeropower_via_newtonschulz", look)
+    for has_bf16, expected in ((True, torch.bfloat16), (False, torch.float32), (False, torch.float32)):
+        monkeypatch.setattr("histofold.training.optim.cpu_has_bf16", lambda has_bf16=has_bf16: has_bf16)
+        model = torch.nn.Linear(8, 8)
+        optimizer = build_optimizer(model, OptimizerOptions(name="muon"))
+        model(torch.randn(4, 8)).sum().backward()
+        optimizer.step()
+        assert seen.pop() == expected

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
-from timm.optim import create_optimizer_v2
+from timm.optim import create_optimizer_v2, muon
 from timm.scheduler import CosineLRScheduler, MultiStepLRScheduler, StepLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
 from histofold.errors import ConfigError
+from histofold.hardware import cpu_has_bf16
 from histofold.options import OptimizerOptions
 
 FUSED = ("adam", "adamw")
@@ -25,6 +28,8 @@ def build_optimizer(model: nn.Module, options: OptimizerOptions, fused: bool = F
     Raises:
         ConfigError: timm knows no such optimiser, or it does not take one of the options.
     """
+    if not next(model.parameters()).is_cuda and not cpu_has_bf16():
+        orthogonalise_in_single_precision()
     single = {"fused": True} if fused and options.name in FUSED and "foreach" not in options.options else {}
     try:
         return create_optimizer_v2(
@@ -37,6 +42,16 @@ def build_optimizer(model: nn.Module, options: OptimizerOptions, fused: bool = F
         )
     except (ValueError, TypeError) as error:
         raise ConfigError(f"optimizer.name={options.name}: {error}; see timm.optim.list_optimizers()") from error
+
+
+def orthogonalise_in_single_precision() -> None:
+    """Have timm's Muon orthogonalise in float32 from now on.
+
+    It does so in bfloat16 and takes no word for it. A processor without that type emulates it: 330 ms for one iteration
+    on a matrix of 256 × 2,304, where float32 takes 15.
+    """
+    if not isinstance(muon.zeropower_via_newtonschulz, partial):
+        muon.zeropower_via_newtonschulz = partial(muon.zeropower_via_newtonschulz, dtype=torch.float32)
 
 
 def build_schedule(
