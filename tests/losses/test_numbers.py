@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from segmentation_models_pytorch.losses import FocalLoss, LovaszLoss
@@ -88,8 +90,6 @@ def test_terms_add_up_with_their_weights() -> None:
 
 
 def test_instances_are_eight_connected_components_of_the_inside() -> None:
-    import numpy as np
-
     truth = np.array([[1, 0, 2], [0, 1, 2], [2, 2, 1]])
     assert inside_components(truth).tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
 
@@ -169,3 +169,74 @@ def test_without_smoothing_a_crop_without_weight_is_no_nan(term: str, per_image:
     assert float(empty.detach()) == 0
     assert raw.grad is not None
     assert not raw.grad.any()
+
+
+@pytest.mark.parametrize(
+    ("name", "terms"),
+    [
+        ("border_distance", ("bce", "dice")),
+        ("border_distance", ("bce", "tversky")),
+        ("border_distance", ("bce", "lovasz")),
+        ("border_distance", ("mse", "dice")),
+        ("border_distance", ("focal",)),
+        ("flow", ("bce", "dice")),
+    ],
+)
+def test_soft_channels_are_learned_as_they_are(name: str, terms: tuple[str, ...]) -> None:
+    """Soft Dice beside cross entropy has its least at .61 for a depth of .4, and bends a flow's vectors."""
+    target = targets.build(name)
+    labels = cv2.circle(np.zeros((20, 20), np.int32), (9, 9), 8, 1, -1)
+    truth = torch.from_numpy(target.encode(labels))[None]
+    loss = losses.build(dict.fromkeys(terms, 1.0), target)
+    raw = torch.zeros_like(truth).requires_grad_()
+    optimiser = torch.optim.Adam([raw], lr=0.5)
+    for _ in range(80):
+        optimiser.zero_grad()
+        loss(raw, {"truth": truth}).backward()
+        optimiser.step()
+    soft = list(target.soft)
+    assert (raw.detach().sigmoid() - truth)[:, soft].abs().max() < 0.06
+
+
+def optimum(loss: losses.Loss, truth: torch.Tensor) -> torch.Tensor:
+    raw = torch.zeros_like(truth).requires_grad_()
+    optimiser = torch.optim.Adam([raw], lr=0.3)
+    for _ in range(200):
+        optimiser.zero_grad()
+        loss(raw, {"truth": truth}).backward()
+        optimiser.step()
+    return raw.detach().sigmoid()
+
+
+def test_the_default_of_border_distance_steepens_depths_and_keeps_their_order() -> None:
+    target = targets.build("border_distance")
+    labels = cv2.circle(np.zeros((32, 32), np.int32), (15, 15), 12, 1, -1)
+    truth = torch.from_numpy(target.encode(labels))[None]
+    found = optimum(losses.build(target.default_loss, target), truth)[0, 2]
+    depth = truth[0, 2]
+    low, high = (depth > 0.05) & (depth < 0.25), (depth > 0.5) & (depth < 0.9)
+    assert (found[low] < depth[low] + 0.02).all()
+    assert (found[high] > depth[high] + 0.05).all()
+    order = depth[depth > 0].argsort()
+    assert (found[depth > 0][order].diff() > -0.02).all()
+    assert (optimum(losses.build({"bce": 1, "dice": 1}, target), truth)[0, 2] - depth).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("term", ["dice", "tversky", "lovasz"])
+def test_terms_of_regions_are_those_of_the_hard_channels(term: str) -> None:
+    torch.manual_seed(0)
+    raw, truth = torch.randn(2, 3, 8, 8), (torch.rand(2, 3, 8, 8) > 0.5).float()
+    weight = (torch.rand(2, 1, 8, 8) > 0.2).float()
+    soft = losses.build({"bce": 1.0, term: 1.0}, targets.build("border_distance"))
+    hard = losses.build({"bce": 1.0, term: 1.0}, targets.build("border"))
+    found = soft.parts(raw, {"truth": truth, "weight": weight})[term]
+    assert found == hard.parts(raw[:, :2], {"truth": truth[:, :2], "weight": weight})[term]
+
+
+@pytest.mark.parametrize("name", ["border_distance", "flow"])
+@pytest.mark.parametrize("terms", [("dice",), ("tversky",), ("lovasz",), ("dice", "lovasz")])
+def test_terms_that_leave_soft_channels_unlearned_are_refused(name: str, terms: tuple[str, ...]) -> None:
+    weights = dict.fromkeys(terms, 1.0)
+    with pytest.raises(ConfigError, match=rf"target={name} .*found only {', '.join(terms)} .*add loss\.bce=1$"):
+        losses.build({**weights, "bce": 0.0}, targets.build(name))
+    losses.build({**weights, "bce": 1.0}, targets.build(name))

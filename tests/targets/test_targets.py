@@ -63,6 +63,15 @@ def test_encoding_and_bands_have_the_shapes_and_ranges_of_the_contract(
         assert bands[:, index].max() <= band.high
 
 
+def test_the_channels_of_soft_truth_are_named(target: targets.Target, blobs: Callable[..., NDArray[np.int32]]) -> None:
+    if target.activation != "sigmoid":
+        assert target.soft == ()
+        return
+    encoded = target.encode(blobs(0))
+    found = [channel for channel, plane in enumerate(encoded) if not np.isin(plane, (0, 1)).all()]
+    assert list(target.soft) == found
+
+
 def test_half_precision_output_gives_float32_bands(target: targets.Target) -> None:
     assert target.to_bands(torch.zeros(1, target.channels, 4, 4, dtype=torch.bfloat16)).dtype == torch.float32
 

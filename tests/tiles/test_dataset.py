@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from histofold import losses, targets
+from histofold.losses.weight_map import WeightMap
 from histofold.preprocess import Preprocess
 from histofold.tiles.augment import AugmentOptions, warp
 from histofold.tiles.dataset import CropDataset
@@ -90,6 +91,20 @@ def test_vectors_to_centres_are_those_without_mirroring(tmp_path: Path) -> None:
         real = example["weight"][0].numpy() > 0
         assert real.sum() == 80 * 100
         assert np.array_equal(example["truth"].numpy()[:, real], whole.reshape(3, -1))
+
+
+def test_weights_between_nuclei_are_those_without_mirroring(tmp_path: Path) -> None:
+    """Where a crop reached beyond the image, the image's edge was an outline of the nuclei that it cuts."""
+    store = write_store(tmp_path / "store", "whole", 1)
+    labels = np.zeros((80, 100), np.uint16)
+    labels[30:50, 0:4], labels[30:50, 5:14], labels[52:80, 10:20], labels[60:80, 22:30] = 1, 2, 3, 4
+    np.save(tmp_path / "store" / "masks" / "s0.npy", labels)
+    store = Store.open(tmp_path / "store")
+    weigh = WeightMap()
+    data = dataset(store, options=AugmentOptions(flip=0, quarter=False), weight_map=weigh, crop=160, count=4)
+    for index in range(4):
+        weight = data[(0, index)]["weight"][0].numpy()
+        assert np.array_equal(weight[weight > 0], weigh(labels).ravel())
 
 
 def test_what_repeats_a_slides_edge_is_never_learned(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from histofold.competitions.base import Competition
 from histofold.config import CompetitionConfig
 from histofold.errors import ConfigError
 from histofold.preprocess import Preprocess
-from histofold.tiles.augment import AugmentOptions
+from histofold.tiles.augment import AugmentOptions, beyond, warp
 from histofold.tiles.dataset import CropDataset
 from histofold.tiles.mixing import Crop, mosaic, paste
 from histofold.tiles.prepare import prepare
@@ -60,6 +60,33 @@ def test_a_pasted_nucleus_has_its_own_pixels_and_a_soft_outline() -> None:
     assert np.abs(np.diff(across)).max() < 100, "no step of 200 grey levels tells where it was pasted"
     crowded = base._replace(labels=(disc == 0).astype(np.int32))
     assert paste(crowded, donor, np.random.default_rng(0)) is crowded, "no room"
+
+
+def test_nuclei_that_the_donors_edge_cuts_are_not_pasted() -> None:
+    """In the middle of another image their straight sides would be taught as outlines."""
+    labels = np.zeros((60, 60), np.uint8)
+    cv2.circle(labels, (2, 15), 9, 1, -1)
+    cv2.circle(labels, (12, 45), 8, 2, -1)
+    shift = np.array([[1.0, 0.0, -20.0], [0.0, 1.0, 0.0]])  # the crop reaches 20 pixels beyond the left edge
+    donor = Crop(*warp(np.dstack([labels] * 3), labels, shift, 60), beyond(labels, shift, 60))
+    nothing = np.zeros((60, 60), np.int32)
+    base = Crop(np.zeros((60, 60, 3), np.uint8), nothing, np.ones((60, 60), np.uint8), nothing)
+    assert (donor.mirrored == 2).any(), "a whole nucleus, whose mirror image is in sight"
+    for seed in range(10):
+        pasted = paste(base, donor, np.random.default_rng(seed)).labels
+        assert np.array_equal(pasted > 0, donor.labels == 2)
+
+
+def test_nothing_is_pasted_beside_a_mirrored_nucleus() -> None:
+    shape = (40, 40)
+    nothing, valid, mirrored = np.zeros(shape, np.int32), np.ones(shape, np.uint8), np.zeros(shape, np.int32)
+    valid[:, :10], mirrored[10:30, 5:10] = 0, 3
+    base = Crop(np.zeros((*shape, 3), np.uint8), nothing, valid, mirrored)
+    for left, expected in ((10, 0), (11, 4)):
+        labels = nothing.copy()
+        labels[15:25, left : left + 8] = 1
+        donor = Crop(np.full((*shape, 3), 99, np.uint8), labels, np.ones(shape, np.uint8), nothing)
+        assert paste(base, donor, np.random.default_rng(0)).labels.max() == expected
 
 
 def test_what_cannot_be_mixed_is_refused(custom: Competition) -> None:

@@ -72,7 +72,9 @@ def from_runs(texts: Sequence[str], shape: tuple[int, int], where: str) -> Label
 
 
 def checked(labels: Labels, shape: tuple[int, int], path: Path, image: Path) -> Labels:
-    """The same labels in a small unsigned type.
+    """The same labels in a small unsigned type, numbered 1..n in their order where a number exceeds that of the pixels.
+
+    Tables indexed by label then stay small, and int32 holds every label.
 
     Raises:
         DataError: another size than the image, or a negative label.
@@ -81,6 +83,9 @@ def checked(labels: Labels, shape: tuple[int, int], path: Path, image: Path) -> 
         raise DataError(f"{path}: this mask is {_size(labels.shape)}, its image {image.name} {_size(shape)}")
     if labels.size and int(labels.min()) < 0:
         raise DataError(f"{path}: negative labels; expected 0 for background and 1..n for objects")
+    if labels.max(initial=0) > labels.size:
+        values, places = np.unique(labels, return_inverse=True)
+        labels = places.reshape(shape) + int(values[0] != 0)
     return labels.astype(smallest(int(labels.max(initial=0))), copy=False)
 
 

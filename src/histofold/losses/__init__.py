@@ -3,6 +3,9 @@
 `batch` is a dict with `truth`: (B, C, H, W) float for sigmoid and regression targets, (B, H, W) int64 for softmax
 targets; `weight` (B, 1, H, W) float, optional, zero on padding; `instances` (B, H, W) int, optional, the objects of
 each crop, 0 for background. A tuple of raw outputs (deep supervision) is averaged over its heads.
+
+Dice, Tversky and Lovász leave out the channels that a target names as soft (`border_distance`: the distance; `flow`:
+the vectors), unless `steepen` asks Dice and Tversky to count them. They need one of the other terms beside them.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from torch import nn
 
 from histofold.errors import ConfigError
 from histofold.losses.pixel import CrossEntropy, Focal, Regression
-from histofold.losses.region import Lovasz, Tversky
+from histofold.losses.region import HardChannels, Lovasz, Tversky
 from histofold.losses.varce import VarCE
 from histofold.losses.weight_map import WeightMap
 
@@ -25,6 +28,16 @@ Term = Callable[[torch.Tensor, Mapping[str, torch.Tensor]], torch.Tensor]
 
 class TargetLike(Protocol):
     """What a loss wants to know of a target."""
+
+    @property
+    def name(self) -> str:
+        """As in `target=`."""
+        ...
+
+    @property
+    def soft(self) -> tuple[int, ...]:
+        """Channels whose truth lies between 0 and 1, of a sigmoid target."""
+        ...
 
     @property
     def activation(self) -> str:
@@ -45,6 +58,9 @@ _TERMS: dict[str, Callable[[str, dict[str, float]], Term]] = {
     "varce": lambda activation, o: VarCE(activation, alpha=o["variance"]),
 }
 
+_REGIONS = ("dice", "tversky", "lovasz")
+"""Terms that cannot learn a soft truth; the least of all others is at the truth, whatever it is."""
+
 _SHORTHANDS = {"bce_dice": ("bce", "dice")}
 
 _OPTIONS: dict[str, float] = {
@@ -53,6 +69,7 @@ _OPTIONS: dict[str, float] = {
     "gamma": 2.0,  # focal: how strongly easy pixels fade
     "alpha": 0.3,  # tversky: weight of false positives
     "beta": 0.7,  # tversky: weight of false negatives
+    "steepen": 0.0,  # dice, tversky: 1 counts soft channels, too, which drives depths towards 0 and 1
     "variance": 1.0,  # varce: weight of the variance within instances
     "sigma": 0.0,  # pixels; above 0, the weight map between neighbours (5 for nuclei, 20 for glands)
     "weight0": 10.0,  # the weight map's height
@@ -99,12 +116,13 @@ def build(terms: Mapping[str, float], target: TargetLike, **options: float) -> L
 
     Args:
         terms: weight of each term (`bce`: .5, `dice`: .5); options of `_OPTIONS` may stand among them.
-        target: its activation decides between sigmoid, softmax and regression forms.
+        target: its activation decides between sigmoid, softmax and regression forms; terms of regions leave out its
+            soft channels.
         options: as in `terms`, and stronger.
 
     Raises:
-        ConfigError: unknown term or option, no term, a weight that is not positive, or a term that does not go with the
-            target's activation.
+        ConfigError: unknown term or option, no term, a weight that is not positive, a term that does not go with the
+            target's activation, or none that learns its soft channels.
     """
     settings = {**_OPTIONS, **{key: value for key, value in terms.items() if key in _OPTIONS}}
     for key, value in options.items():
@@ -112,12 +130,29 @@ def build(terms: Mapping[str, float], target: TargetLike, **options: float) -> L
             raise ConfigError(f"loss.{key}: unknown option; known are {', '.join(_OPTIONS)}")
         settings[key] = value
     weights = _expand({key: value for key, value in terms.items() if key not in _OPTIONS})
-    built = {name: (weight, _TERMS[name](target.activation, settings)) for name, weight in weights.items()}
+    built = {name: (weight, _term(name, target, settings)) for name, weight in weights.items()}
+    _require_soft(target, list(built))
     weight_map = WeightMap(settings["sigma"], settings["weight0"]) if settings["sigma"] > 0 else None
     needs = {"weight_map"} if weight_map else set[str]()
     if "varce" in built:
         needs.add("instances")
     return Loss(built, frozenset(needs), weight_map)
+
+
+def _term(name: str, target: TargetLike, settings: dict[str, float]) -> Term:
+    """One term, on the channels of the target that it can learn."""
+    term = _TERMS[name](target.activation, settings)
+    steep = bool(settings["steepen"]) and name != "lovasz"  # under Lovász deeper pixels would not even score higher
+    return HardChannels(term, target.soft) if target.soft and name in _REGIONS and not steep else term
+
+
+def _require_soft(target: TargetLike, terms: list[str]) -> None:
+    """Refuse terms that all leave out a target's soft channels: nothing would ever be learned there."""
+    if target.soft and all(name in _REGIONS for name in terms):
+        raise ConfigError(
+            f"loss: expected a term that learns the soft truth of target={target.name} (a depth or a direction), found "
+            f"only {', '.join(terms)} (for a truth of 0 or 1); add loss.bce=1"
+        )
 
 
 def _expand(terms: Mapping[str, float]) -> dict[str, float]:

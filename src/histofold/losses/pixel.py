@@ -79,7 +79,11 @@ class CrossEntropy:
 
 
 class Focal:
-    """Focal loss (Lin et al., ICCV 2017, arXiv 1708.02002), each class of a softmax target against the rest."""
+    """Focal loss (Lin et al., ICCV 2017, arXiv 1708.02002), each class of a softmax target against the rest.
+
+    Of a soft truth it is least at that truth, too, as it grows with the cross entropy. Where the truth is uncertain,
+    its probabilities lie nearer to one half than the truth's mean, those of soft labels less so than those of classes.
+    """
 
     def __init__(self, activation: str, gamma: float = 2.0) -> None:
         """Take the target's activation and gamma, the exponent that fades easy pixels (0: cross entropy)."""

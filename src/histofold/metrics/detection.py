@@ -38,7 +38,8 @@ class Matching:
     """Counts of one-to-one matches at an IoU threshold, of one image or of many; adding two pools them.
 
     Definitions and the empty cases are those of StarDist's `matching` (Schmidt et al. 2018): accuracy is
-    TP / (TP + FP + FN), which DSB papers call AP; a ratio without any true positive is 0.
+    TP / (TP + FP + FN), which DSB papers call AP; a ratio without any true positive is 0. Counts and the ratios of
+    counts are the same; `matched_iou` and what comes of it may be higher here at thresholds below .5 (see `match`).
 
     Attributes:
         threshold: smallest IoU of a match.
@@ -116,7 +117,9 @@ class Matching:
 def match(table: Contingency, threshold: float = 0.5) -> Matching:
     """Match objects one to one at IoU >= `threshold`: as many as possible, and of those the highest sum of IoU.
 
-    The rule of StarDist's `matching`; unlike the Data Science Bowl it counts an IoU equal to the threshold.
+    As many as StarDist's `matching` finds; unlike the Data Science Bowl it counts an IoU equal to the threshold. Below
+    .5, where an object may have several partners, the sum of IoU may be higher than StarDist's, whose optimum also
+    counts the IoU of pairs below the threshold.
     """
     pairs = matched_pairs(table, threshold)
     count = len(pairs)

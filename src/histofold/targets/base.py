@@ -66,6 +66,8 @@ class Target(ABC):
         channels: outputs of the network.
         bands: what `to_bands` gives, in order; the first is always `foreground`.
         activation: of the raw output: sigmoid, softmax, softplus, relu or linear.
+        soft: sigmoid channels whose truth may lie between 0 and 1, never all of them. Losses that compare regions leave
+            them out, as their least is elsewhere.
         default_loss: loss terms and their weights where the user names none.
     """
 
@@ -73,6 +75,7 @@ class Target(ABC):
     channels: int
     bands: tuple[Band, ...]
     activation: str
+    soft: ClassVar[tuple[int, ...]] = ()
     default_loss: dict[str, float]
 
     @abstractmethod

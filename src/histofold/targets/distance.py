@@ -81,11 +81,19 @@ class Distance(Target):
 class BorderDistance(Border):
     """Three sigmoid channels: those of `border`, and the normalised distance as a soft label (0 on the outline).
 
+    The default loss steepens the distance: with Dice beside cross entropy, depths of .1 .2 .4 .8 are learned as .04 .12
+    .61 .96. Their order stays, which is all that a watershed asks; out of fold on nuclei that was better by .01 than
+    the depths as they are (`loss=bce_dice`, docs/results.md).
+
     Args:
         width, narrowest, widest: of the border, as in `border`.
     """
 
     name: ClassVar[str] = "border_distance"
+    soft: ClassVar[tuple[int, ...]] = (2,)
+    default_loss: dict[str, float] = field(
+        default_factory=lambda: {"bce": 1.0, "dice": 1.0, "steepen": 1.0}, init=False, repr=False, compare=False
+    )
     channels: int = field(default=3, init=False, repr=False)
     bands: tuple[Band, ...] = field(
         default=(Band("foreground"), Band("border"), Band("distance")), init=False, repr=False

@@ -24,6 +24,7 @@ class Flow(Target):
     """
 
     name: ClassVar[str] = "flow"
+    soft: ClassVar[tuple[int, ...]] = (1, 2)
     channels: int = field(default=3, init=False, repr=False)
     bands: tuple[Band, ...] = field(
         default=(Band("foreground"), Band("flow_y", -1.0, 1.0), Band("flow_x", -1.0, 1.0)), init=False, repr=False

@@ -139,7 +139,8 @@ class CropDataset(Dataset[dict[str, torch.Tensor]]):
         pixels, labels, valid, mirrored = crop
         weight = valid.astype(np.float32)
         if self.weight_map is not None:
-            weight *= self.weight_map(labels)
+            # Mirrored labels go on beyond the image, as in the truth: its edge is no outline, wherever the crop ends.
+            weight *= self.weight_map(labels + mirrored)
         truth = np.ascontiguousarray(self.target.encode_crop(labels, mirrored))
         example = {
             "image": torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))),

@@ -32,11 +32,12 @@ class Crop(NamedTuple):
 def paste(base: Crop, donor: Crop, random: np.random.Generator) -> Crop:
     """Paste half of the instances of `donor` that fit onto free ground of `base`, each whole and with its own number.
 
-    An instance is pasted if its pixels and the ring of one pixel around them hold nothing of `base`'s instances, and
-    if all of it lies on real pixels; so nothing of `base` is hidden, and nothing grows together.
+    An instance is pasted if its pixels and the ring of one pixel around them hold nothing of `base`'s instances, seen
+    or mirrored, and if all of it lies on real pixels; so nothing of `base` is hidden, and nothing grows together. Nor
+    may it reach what is not real in `donor`: there its image's edge cut it, and in `base` the cut would be an outline.
     """
-    taken = cv2.dilate((base.labels > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-    unfit = np.unique(donor.labels[taken | (base.valid == 0) | (donor.valid == 0)])
+    taken = _grown((base.labels > 0) | (base.mirrored > 0))
+    unfit = np.unique(donor.labels[taken | (base.valid == 0) | _grown(donor.valid == 0)])
     there = np.unique(donor.labels)
     free = np.setdiff1d(there[there > 0], unfit)
     chosen = random.permutation(free)[: (len(free) + 1) // 2]
@@ -48,6 +49,11 @@ def paste(base: Crop, donor: Crop, random: np.random.Generator) -> Crop:
     numbers[chosen] = last + np.arange(1, len(chosen) + 1, dtype=np.int32)
     labels = np.where(new, numbers[donor.labels], base.labels)
     return base._replace(pixels=_blended(base.pixels, donor.pixels, new), labels=labels)
+
+
+def _grown(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The mask (H, W) and the ring of one pixel around it."""
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0)
 
 
 def _blended(below: NDArray[np.uint8], above: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
