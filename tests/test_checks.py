@@ -136,3 +136,11 @@ def test_a_run_from_before_an_option_existed_is_the_same_run(config: Config) -> 
         other = copy.deepcopy(now)
         other["augment"][key] = ["another", "value"]
         assert identity.difference(before, other) is not None, key
+
+
+@pytest.mark.parametrize("word", ["all", [0, 1]])
+def test_all_folds_are_the_default_set(config: Config, word: Any) -> None:
+    """A run that was begun with `folds=all` goes on with the default, and the other way round: both read folds.csv."""
+    default = saved(config)
+    assert identity.difference({**default, "folds": word}, default) is None
+    assert identity.difference({**default, "folds": "second"}, default) == ("folds", "second", "default")

@@ -45,6 +45,12 @@ OPTIONS: dict[str, type] = {
 }
 """Groups that are a dataclass each, whatever is chosen."""
 
+PLACES = ("images", "file", "root", "train.start", "paths.input", "paths.prepared", "paths.oof", "paths.submissions")
+"""Settings that are paths: an empty one would mean the current folder."""
+
+RESERVED = "ensembles"
+"""Folder of the ensembles beside the runs, which no run can be called."""
+
 INFINITE = float("inf")
 RANGES: dict[str, tuple[float, float]] = {
     "fold": (0, INFINITE),
@@ -90,6 +96,7 @@ def settings(config: Config) -> None:
     Raises:
         ConfigError: names the first setting that does not fit, and what would.
     """
+    _places(config)
     for key, words in CHOICES.items():
         _one_of(key, _get(config, key), words)
     for key, words in LISTED.items():
@@ -109,10 +116,16 @@ def settings(config: Config) -> None:
     for group in ("model", "target", "instances"):
         if not isinstance(getattr(config, group).get("name"), str):
             raise ConfigError(f"{group}.name: missing; choose one with {group}=NAME")
+    _names(config)
+
+
+def _names(config: Config) -> None:
     for key in ("run", "name"):
         value = getattr(config, key)
         if value is not None and not re.fullmatch(r"[\w][\w.+-]*", value):
             raise ConfigError(f"{key}={value}: expected a name for a folder: letters, digits, _ . + - and no more")
+    if config.run_name().lower() == RESERVED:
+        raise ConfigError(f"run={config.run_name()}: the ensembles' own folder is called so; choose another run=")
 
 
 def options(group: str, given: Mapping[str, Any], known: Mapping[str, inspect.Parameter]) -> None:
@@ -286,6 +299,13 @@ def _one_of(key: str, value: Any, words: tuple[str, ...]) -> None:
         close = difflib.get_close_matches(str(value), words, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else ""
         raise ConfigError(f"{key}={value}: expected one of {', '.join(words)}{hint}")
+
+
+def _places(config: Config) -> None:
+    for key in PLACES:
+        if _get(config, key) == "":
+            none = f", or {key}=null for none" if key in ("images", "file", "train.start") else ""
+            raise ConfigError(f"{key}=: empty, as of a shell variable that is not set; expected a path{none}")
 
 
 def _device(key: str, value: str) -> None:

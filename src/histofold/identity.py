@@ -7,6 +7,7 @@ from typing import Any
 
 from histofold.config import FREE
 from histofold.options import AugmentOptions
+from histofold.workspace import fold_set_named
 
 IDENTITY = ("model", "target", "loss", "augment", "optimizer", "prepare", "train", "seed", "folds")
 """The sections that make a run what it is, beside the competition."""
@@ -32,6 +33,7 @@ def completed(section: str, content: dict[str, Any]) -> dict[str, Any]:
 def identity(values: Any) -> dict[str, Any]:
     """The settings that make a run what it is, flattened: what differs here makes another run."""
     kept = {key: values.get(key) for key in IDENTITY}
+    kept["folds"] = fold_set_named(kept["folds"])  # `all` is another word for the default set
     kept["competition"] = (values.get("competition") or {}).get("name")
     flat: dict[str, Any] = {}
     for section, content in kept.items():

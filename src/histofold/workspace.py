@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -16,6 +17,11 @@ from histofold.tiles import folds
 from histofold.tiles.store import Recipe, Store
 
 ALL_FOLDS = ("all", "default")
+
+
+def fold_set_named(folds: Any) -> str:
+    """Name of the fold set that `folds=` means; `all` and a list of folds mean the default one."""
+    return folds if isinstance(folds, str) and folds not in ALL_FOLDS else "default"
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,8 @@ class Workspace:
 
     @property
     def fold_set(self) -> str:
-        """Name of the fold set; `folds=all` and a list of folds mean the default one."""
-        folds_setting = self.config.folds
-        return folds_setting if isinstance(folds_setting, str) and folds_setting not in ALL_FOLDS else "default"
+        """Name of the fold set, see `fold_set_named`."""
+        return fold_set_named(self.config.folds)
 
     def folds_path(self, fold_set: str | None = None) -> Path:
         """`folds.csv`, or `folds-NAME.csv` of another fold set."""
@@ -100,9 +105,11 @@ class Workspace:
         made, asked = store.recipe.to_dict(), self.recipe.to_dict()
         other = [key for key in asked if made.get(key) != asked[key]]
         if other:
+            old, new = (f"prepare.{other[0]}={_typed(values.get(other[0]))}" for values in (made, asked))
+            how = given.again("prepare", self.config.competition.name, new)
             raise DataError(
-                f"{self.store_path}: was prepared with prepare.{other[0]}={made.get(other[0])}, now it is "
-                f"{asked[other[0]]}; run prepare with the new setting, or give the old one"
+                f"{self.store_path}: was prepared with {old}, now it is {new}; run `{how}` to prepare it anew, or give "
+                f"{old} to this command, too"
             )
         return store
 
@@ -123,3 +130,8 @@ class Workspace:
         if not (part.isdigit() and count.isdigit() and int(part) < int(count)):
             raise ConfigError(f"shard={text}: expected i/n with 0 ≤ i < n, for example shard=0/4")
         return int(part), int(count)
+
+
+def _typed(value: Any) -> str:
+    """A setting's value as it is typed: a list without the quotes and spaces of Python's."""
+    return f"[{','.join(map(str, value))}]" if isinstance(value, (list, tuple)) else str(value)

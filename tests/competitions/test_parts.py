@@ -144,6 +144,18 @@ def test_smallest_type(count: int, dtype: Any) -> None:
     assert instances.smallest(count) is dtype
 
 
+@pytest.mark.parametrize("dtype", [np.uint32, np.int64, np.uint64])
+def test_labels_with_numbers_larger_than_the_image_are_numbered_anew(dtype: Any) -> None:
+    values = np.array([[0, 2**31 + 4, 7], [7, 2**31 + 4, 2**31 + 5]], dtype)
+    labels = instances.checked(values, (2, 3), Path("x.tif"), Path("x.png"))
+    assert labels.tolist() == [[0, 2, 1], [1, 2, 3]]
+    assert labels.dtype == np.uint8
+    full = instances.checked(np.where(values > 0, values, values.max() + 1), (2, 3), Path("x.tif"), Path("x.png"))
+    assert full.tolist() == [[4, 2, 1], [1, 2, 3]], "an image without background"
+    gaps = np.array([[0, 6, 2], [2, 6, 4]], dtype)
+    assert np.array_equal(instances.checked(gaps, (2, 3), Path("x.tif"), Path("x.png")), gaps), "small numbers stay"
+
+
 def test_negative_labels() -> None:
     with pytest.raises(DataError, match="negative labels"):
         instances.checked(np.full((2, 2), -1), (2, 2), Path("x.tif"), Path("x.png"))

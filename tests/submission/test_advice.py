@@ -167,3 +167,24 @@ def test_without_an_ensemble_those_of_other_competitions_are_named(
             "; there are: smp, unet with competition=dsb2018; a with competition=folders competition.name=mine\n"
         )
     assert elsewhere(tmp_path / "nothing") == ""
+
+
+def test_evaluate_ends_with_the_command_that_predicts(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert world.run("evaluate", "runs=[run]", "evaluate.tune=false", "name=two") == 0
+    ((door, verb, *overrides),) = commands(capsys.readouterr().out)
+    assert (door, verb) == ("./run.sh", "predict")
+    submission = Submission.of(Workspace(load(compose(overrides))))
+    assert (submission.ensemble.name, submission.ensemble.competition) == ("two", "custom")
+
+
+def test_a_mistyped_run_is_told_what_was_meant(world: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert world.run("evaluate", "runs=[runn]", "folds=[0]") == 1
+    said = capsys.readouterr().err
+    assert "runn: no such run; did you mean 'run'? found run; a new one is trained with `" in said
+    ((door, verb, *overrides),) = commands(said)
+    assert (door, verb) == ("./run.sh", "train")
+    config = load(compose(overrides))
+    assert (config.run, config.fold, config.folds, config.runs) == ("runn", 0, "default", None)
+    assert config.path("oof") == world.root / "oof"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +14,17 @@ import pytest
 import rasterio
 
 from histofold.cli import main
+from histofold.compose import compose, load
 from histofold.errors import DataError
 from histofold.files import read_json, write_json
 from histofold.inference.bandfile import BandFileWriter
 from histofold.inference.ensemble import Ensemble
 from histofold.inference.predict import Origin, origin
 from histofold.submission.encode import encode
+from histofold.submission.place import Submission
 from histofold.submission.run import encode_all, task_of
 from histofold.targets.foreground import Foreground
+from histofold.workspace import Workspace
 
 Submitted = Callable[..., tuple[int, str]]
 
@@ -93,7 +98,11 @@ def test_predictions_of_another_ensemble_are_refused(world: Any, submit: Submitt
     assert code == 1
     assert f"{path_of(world, 'dark04')}: was predicted by other networks" in text
     assert "ensemble one as it is now" in text
-    assert "run predict name=one" in text
+    advice = re.search("run `(.*)`", text)
+    assert advice is not None
+    door, verb, *overrides = shlex.split(advice[1])
+    assert (door, verb) == ("./run.sh", "predict")
+    assert Submission.of(Workspace(load(compose(overrides)))).predictions == world.submission / "predictions"
     assert (before.read_bytes() if before.exists() else None) == content
 
 
@@ -124,7 +133,7 @@ def test_a_replaced_image_is_refused(world: Any, submit: Submitted) -> None:
     assert code == 1
     assert f"{path_of(world, 'dark05')}: was predicted from another image" in text
     assert f"than {source} as it is now" in text
-    assert "run predict name=one" in text
+    assert "run `./run.sh predict competition=folders " in text
 
 
 def test_files_made_with_different_settings_are_refused(world: Any, submit: Submitted) -> None:
@@ -138,7 +147,7 @@ def test_files_from_before_there_were_parts_are_refused(world: Any, submit: Subm
     with rasterio.open(path_of(world, "dark04"), "r+") as file:
         file.update_tags(HISTOFOLD_FINGERPRINT="0123456789abcdef")
     code, text = submit()
-    assert (code, "earlier version of histofold; run predict name=one" in text) == (1, True)
+    assert (code, "earlier version of histofold; run `./run.sh predict " in text) == (1, True)
 
 
 def test_the_size_of_a_prediction_is_compared_with_the_image(world: Any, tmp_path: Path) -> None:
@@ -184,7 +193,8 @@ def test_settings_that_the_ensemble_decides_are_told(world: Any) -> None:
 
 def test_nothing_is_encoded_where_one_prediction_is_missing(world: Any) -> None:
     path_of(world, "light05").unlink()
-    with pytest.raises(DataError, match=r"1 of 4 samples have no prediction \(light05\); run predict"):
+    advice = r"1 of 4 samples have no prediction \(light05\); run `\./run\.sh predict .*name=one`"
+    with pytest.raises(DataError, match=advice):
         encode_all(world.submission_of(), world.submission_of().samples())
 
 

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from histofold import competitions
+from histofold.cli import main
 from histofold.competitions.base import UNREADABLE, Sample
+from histofold.config import CompetitionConfig
 from histofold.errors import ConfigError, DataError
 from histofold.tiles import folds
 from histofold.tiles.run import fill_sizes
@@ -221,3 +224,28 @@ def test_a_mended_image_that_joins_two_groups(samples: list[Sample], tmp_path: P
     after = folds.read(path).set_index("sample_id")
     assert after.loc["00070", "fold"] == table.fold[one]
     assert after.group["00070"] == after.group[one] == after.group[same]
+
+
+def test_a_seed_that_kept_folds_do_not_come_from_is_told(
+    discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = [f"paths.input={discs}", f"paths.prepared={tmp_path}"]
+    command = ["competition=folders", "prepare.n_folds=2", "prepare.workers=1", *places]
+
+    def said(*more: str) -> str:
+        assert main("prepare", [*command, *more]) == 0
+        return capsys.readouterr().out
+
+    table, noted = tmp_path / "custom" / "folds.csv", "was not applied; folds=NAME makes another set with it"
+    said("prepare.fold_seed=3")
+    kept = table.read_bytes()
+    other = next(seed for seed in range(9) if folds.parts(drawn(discs, seed)) != folds.parts(folds.read(table)))
+    assert noted not in said("prepare.fold_seed=3"), "the same command again"
+    assert noted not in said(), "the default is nothing that was asked for"
+    assert f"note: prepare.fold_seed={other} {noted}" in said(f"prepare.fold_seed={other}")
+    assert table.read_bytes() == kept
+
+
+def drawn(discs: Path, seed: int) -> pd.DataFrame:
+    competition = competitions.open(CompetitionConfig("custom", "folders"), discs)
+    return folds.make(competition.samples(), 2, seed)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from histofold import given
+from histofold.compose import compose, load
 from histofold.errors import ConfigError, DataError
 from histofold.tiles.store import COLUMNS, VERSION, Recipe, Store
+from histofold.workspace import Workspace
 
 
 def test_a_recipe_is_named_by_what_it_is() -> None:
@@ -94,3 +100,26 @@ def test_an_array_that_is_missing_or_cut_is_named(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(DataError, match=r"one.npy: not a whole array"):
         store.pixels("one")
+
+
+def test_what_to_do_about_a_store_can_be_pasted(folder: Path, tmp_path: Path) -> None:
+    """For the competition that the folder is called after, and with both settings where they differ."""
+    place = tmp_path / "prepared" / "dsb2018" / "whole"
+    shutil.copytree(folder, place, ignore=shutil.ignore_patterns("prepared"))
+    with pytest.raises(DataError, match=r"run `\./run\.sh prepare competition=dsb2018` again"):
+        Store.open(place).pixels("two")
+    (place / "recipe.json").write_text('{"version": 0}')
+    with pytest.raises(DataError, match=r"run `\./run\.sh prepare competition=dsb2018 prepare\.force=true`"):
+        Store.open(place)
+    typed = ["competition=hubmap_kidney", f"paths.prepared={tmp_path / 'prepared'}", "prepare.grids=[grid,shifted]"]
+    workspace = Workspace(load(compose(typed)))
+    shutil.copytree(place, workspace.store_path)
+    made = {**workspace.recipe.to_dict(), "grids": ["grid"]}
+    content = {"version": VERSION, "settings": made, "fingerprint": "abc"}
+    (workspace.store_path / "recipe.json").write_text(json.dumps(content))
+    with given.command([*typed, "fold=1"]), pytest.raises(DataError) as found:
+        workspace.store()
+    advice = re.search("run `(.*)` to", str(found.value))
+    assert advice is not None
+    assert shlex.split(advice[1]) == ["./run.sh", "prepare", *typed]
+    assert str(found.value).endswith("or give prepare.grids=[grid] to this command, too")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -115,3 +117,54 @@ def test_loader_processes_are_forked_without_the_threads_that_drew_crops_before(
     """The plan draws crops in this process; a fork that inherits OpenCV's threads never ends."""
     assert train("run=helped", "train.workers=1") == 0
     assert (root / "oof/custom/helped/fold0/scores.csv").exists()
+
+
+def test_lost_predictions_are_made_again_by_the_command_that_evaluate_names(
+    root: Path, start: Path, train: Train, discs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = ("prepared", "oof", "submissions")
+    places = [f"paths.input={discs}", *(f"paths.{name}={root / name}" for name in names)]
+    evaluate = ["competition=folders", *places, "runs=[start]", "folds=[0]", "evaluate.workers=1"]
+    files = [start / "model.ckpt", start / "last.ckpt", start / "scores.csv", *(start / "predictions").glob("*.tif")]
+    before = {path: path.read_bytes() for path in files}
+    times = [path.stat().st_mtime_ns for path in files[:2]]
+    for lost in (files[3:4], files[3:]):
+        for path in lost:
+            path.unlink()
+        capsys.readouterr()
+        assert main("evaluate", evaluate) == 1
+        said = capsys.readouterr().err
+        assert f"{min(lost)}: no such file; {len(lost)} of 2 OOF predictions are lost" in said
+        assert "without training" in said
+        advice = re.search("`(.*)`", said)
+        assert advice is not None
+        door, verb, *overrides = shlex.split(advice[1])
+        assert (door, verb) == ("./run.sh", "train")
+        assert "model=unet" in overrides, "the default is another model"
+        assert main(verb, overrides) == 0
+        assert f"{len(lost)} of 2 OOF predictions are missing" in capsys.readouterr().out
+        assert {path: path.read_bytes() for path in files} == before
+        assert [path.stat().st_mtime_ns for path in files[:2]] == times
+        assert main("evaluate", evaluate) == 0
+    assert train("run=start", "train.crop=40") == 0
+    assert "done already" in capsys.readouterr().out
+
+
+def test_a_prediction_in_another_fold_s_folder_is_told_apart(
+    root: Path, start: Path, discs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Then the folds were changed, and what trained the fold has seen the sample."""
+    path = next((start / "predictions").glob("*.tif"))
+    other = start.parent / "fold1" / "predictions" / path.name
+    (start.parent / "fold1" / "predictions").mkdir(parents=True)
+    for name in ("scores.csv", "config.yaml"):
+        shutil.copy(start / name, start.parent / "fold1")
+    path.rename(other)
+    try:
+        places = [f"paths.input={discs}", *(f"paths.{name}={root / name}" for name in ("prepared", "oof"))]
+        assert main("evaluate", ["competition=folders", *places, "runs=[start]", "folds=[0]"]) == 1
+        said = capsys.readouterr().err
+        assert f"its OOF prediction is {other}; the folds were changed after training" in said
+    finally:
+        other.rename(path)
+        shutil.rmtree(start.parent / "fold1")

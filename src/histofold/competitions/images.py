@@ -19,6 +19,8 @@ from histofold.files import reading
 TIFF = (".tif", ".tiff")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", *TIFF)
 """Endings of files that count as images, in lower case."""
+JPEG = ("JPEG", "MPO")
+"""What JPEG is called by what reads it; the second is that of some cameras."""
 ARCHIVE_REST = "__MACOSX"
 """Folder that macOS puts into its archives, with a hidden file `._NAME` for each file NAME."""
 
@@ -130,20 +132,22 @@ def _scaled(samples: NDArray[Any], ceiling: int = 65535) -> NDArray[np.uint8]:
     return depth.to_bytes(samples, ceiling if said else depth.ceiling_of(int(samples.max(initial=0))))
 
 
-def integers(path: Path, single: bool = False) -> NDArray[np.integer[Any]]:
+def integers(path: Path, single: bool = False, exact: bool = False) -> NDArray[np.integer[Any]]:
     """Integers (H, W) of a label or mask file as they are stored, without alpha; of colours the largest value counts.
 
     Args:
         path: the file.
         single: there is one number a pixel: refuse colours, of which two may have the same largest value.
+        exact: each number counts: refuse JPEG, which changes them, and leaves some around every object.
 
     Raises:
-        DataError: missing, cut short, not an image, or in colour where numbers are asked for.
+        DataError: missing, cut short, not an image, or in colour or JPEG where that is refused.
     """
     if path.suffix.lower() in TIFF:
-        values = _tiff_integers(path)
+        values = _tiff_integers(path, exact)
     else:
         with _opened(path) as image:
+            _numbers_kept(path, image.format if exact else None)
             # Palette labels (GlaS-like BMP) keep their indices: np.asarray of mode P gives them, convert() would not.
             values = np.asarray(image.convert("RGB") if image.mode in ("RGBA", "LA", "PA") else image)
     values = values.astype(np.uint8) if values.dtype == bool else values
@@ -157,8 +161,17 @@ def integers(path: Path, single: bool = False) -> NDArray[np.integer[Any]]:
     return np.asarray(values.max(axis=2))
 
 
-def _tiff_integers(path: Path) -> NDArray[np.integer[Any]]:
-    """Numbers (H, W, channels) of a TIFF, without alpha."""
+def _numbers_kept(path: Path, *formats: str | None) -> None:
+    """Raise DataError where one of the formats of a label file is JPEG, whatever its ending says."""
+    if any(str(name).upper() in JPEG for name in formats):
+        raise DataError(
+            f"{path}: is compressed as JPEG, which changes label numbers; save the labels anew as PNG, or as TIFF "
+            "without JPEG (in this file they are lost), or put binary masks into masks/"
+        )
+
+
+def _tiff_integers(path: Path, exact: bool) -> NDArray[np.integer[Any]]:
+    """Numbers (H, W, channels) of a TIFF, without alpha; `exact` as in `integers`."""
     import rasterio
     from rasterio.enums import ColorInterp
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
@@ -169,6 +182,8 @@ def _tiff_integers(path: Path) -> NDArray[np.integer[Any]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as source:
+                if exact:
+                    _numbers_kept(path, source.driver, source.profile.get("compress"))
                 kinds = zip(source.indexes, source.colorinterp, strict=True)
                 bands = [band for band, kind in kinds if kind != ColorInterp.alpha]
                 values = np.asarray(source.read(bands or source.indexes))

@@ -76,6 +76,12 @@ def indexed(items: list[Item], path: Path, settings: Mapping[str, Any]) -> list[
     known = {item.sample_id for item in items}
     if set(by_id) - known:
         odd = sorted(set(by_id) - known)
+        name = Path(odd[0])
+        if name.stem in known and name.suffix.lower() in images.SUFFIXES:
+            raise DataError(
+                f"{path}: id {odd[0]!r} is the name of a file ({len(odd)} rows without an image); ids are without the "
+                f"ending: {name.stem}"
+            )
         raise DataError(f"{path}: id {odd[0]!r} has no image ({len(odd)} such rows), half a download")
     if known - set(by_id):
         odd = sorted(known - set(by_id))

@@ -51,8 +51,8 @@ def _components(path: Path, shape: tuple[int, int]) -> Labels:
 
 
 READERS: Mapping[str, Callable[[Path, tuple[int, int]], Labels]] = {
-    "labels": lambda path, shape: images.integers(path, single=True),
-    "foreground": lambda path, shape: images.integers(path),
+    "labels": lambda path, shape: images.integers(path, single=True, exact=True),
+    "foreground": lambda path, shape: images.integers(path, exact=True),
     "components": _components,
     "aperio": aperio,
 }

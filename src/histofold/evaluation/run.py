@@ -9,6 +9,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
+from histofold import given
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
 from histofold.evaluation import extents, room
@@ -88,7 +89,7 @@ def evaluate(config: Config) -> None:
     alike = correlations(runs, workspace.competition.metric, chosen)
     for line in (*mixture.lines, *left_out(members.bands[0].paths), *alike, *pruned):
         print(line)
-    print(f"{path}: written; `predict name={ensemble.name}` uses it")
+    print(f"{path}: written; `{given.again('predict', ensemble.competition, f'name={ensemble.name}')}` uses it")
 
 
 def check_runs(names: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from histofold import given
 from histofold.competitions.base import Sample
 from histofold.errors import DataError
 from histofold.inference.predict import origin
@@ -23,26 +24,28 @@ def require_own(submission: Submission, samples: list[Sample]) -> None:
         path = submission.predictions / f"{sample.sample_id}.tif"
         found = origin(path)
         if found is None:
-            raise DataError(f"{path}: was predicted by an earlier version of histofold; {_again(submission)}")
+            raise DataError(f"{path}: was predicted by an earlier version of histofold; {predict_again(submission)}")
         if found.members != members:
             raise DataError(
                 f"{path}: was predicted by other networks (digest {found.members}) than those of ensemble "
-                f"{submission.ensemble.name} as it is now ({members}); {_again(submission)}"
+                f"{submission.ensemble.name} as it is now ({members}); {predict_again(submission)}"
             )
         stamp = stamp_of(submission.workspace.competition, sample)
         if found.stamp != stamp:
             source = submission.workspace.competition.source(sample.sample_id)
             raise DataError(
                 f"{path}: was predicted from another image (digest {found.stamp}) than {source} as it is now "
-                f"({stamp}); {_again(submission)}"
+                f"({stamp}); {predict_again(submission)}"
             )
         first = first or (path, found.settings)
         if found.settings != first[1]:
             raise DataError(
                 f"{path}: was predicted with other settings of predict.* (digest {found.settings}) than "
-                f"{first[0].name} ({first[1]}); {_again(submission)}, with one set of settings for all samples"
+                f"{first[0].name} ({first[1]}); {predict_again(submission)}, with one set of settings for all samples"
             )
 
 
-def _again(submission: Submission) -> str:
-    return f"run predict name={submission.ensemble.name}"
+def predict_again(submission: Submission) -> str:
+    """What to do about predictions that are not there or do not belong, with the command that makes them."""
+    how = given.again("predict", submission.workspace.config.competition.name, f"name={submission.ensemble.name}")
+    return f"run `{how}`"

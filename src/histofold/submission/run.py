@@ -27,7 +27,7 @@ from histofold.parallel import each
 from histofold.sources import job, size_of
 from histofold.submission.encode import Encoded, EncodeTask, encode
 from histofold.submission.folder import find_images
-from histofold.submission.origin import require_own
+from histofold.submission.origin import predict_again, require_own
 from histofold.submission.own import predict_folder
 from histofold.submission.place import Submission, now, part_of
 from histofold.submission.room import workers_for
@@ -152,7 +152,7 @@ def require_all(submission: Submission, samples: list[Sample]) -> None:
         names = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
         raise DataError(
             f"{submission.predictions}: {len(missing)} of {len(samples)} samples have no prediction ({names}); "
-            f"run predict name={submission.ensemble.name}"
+            f"{predict_again(submission)}"
         )
     competition = submission.workspace.competition
     broken = [sample for sample in samples if not sample.height * sample.width]

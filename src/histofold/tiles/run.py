@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from histofold import competitions, files, limits
+from histofold import competitions, files, given, limits
 from histofold.competitions import images
 from histofold.competitions.base import Competition, Sample
 from histofold.config import Config
-from histofold.errors import DataError
+from histofold.errors import ConfigError, DataError
 from histofold.tiles import folds
 from histofold.tiles.prepare import plan, work_of
 from histofold.tiles.prepare import prepare as prepare_store
@@ -68,7 +70,7 @@ def prepare_folds(workspace: Workspace, samples: list[Sample]) -> str:
         kept = f"{path}: kept, {count} folds of {len(used)} samples{_left_out(table)}"
         if count != settings.n_folds:
             kept += f" (prepare.n_folds={settings.n_folds} was not applied; prepare.force=true makes folds anew)"
-        return kept
+        return kept + _other_seed(workspace, samples, table)
     table = folds.make(samples, settings.n_folds, settings.fold_seed)
     folds.write(path, table)
     sizes = folds.in_cv(table).groupby("fold").size()
@@ -79,6 +81,24 @@ def prepare_folds(workspace: Workspace, samples: list[Sample]) -> str:
         again = "another prepare.fold_seed, with prepare.force=true, makes others"
         text += f"\nits samples are held out together as in {first.name}, so that it tells nothing new: {again}"
     return text
+
+
+def _other_seed(workspace: Workspace, samples: Sequence[Sample], table: pd.DataFrame) -> str:
+    """A further line where a seed was typed that kept folds do not come from; the same command twice gives none."""
+    seed = workspace.config.prepare.fold_seed
+    typed = shlex.split(given.again("prepare", workspace.config.competition.name))
+    if "prepare.fold_seed" not in map(given.key_of, typed):
+        return ""
+    try:
+        drawn = folds.make(samples, folds.in_cv(table)["fold"].nunique(), seed)
+    except (ConfigError, DataError):
+        drawn = None  # More folds than groups, which only a person makes: no seed gives these.
+    if drawn is not None and folds.parts(drawn) == folds.parts(table):
+        return ""
+    return (
+        f"\nnote: prepare.fold_seed={seed} was not applied; folds=NAME makes another set with it, prepare.force=true "
+        "replaces this one"
+    )
 
 
 def fill_sizes(path: Path, samples: list[Sample]) -> int:

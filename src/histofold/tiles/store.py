@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from histofold import files
+from histofold import files, given
 from histofold.errors import ConfigError, DataError
 from histofold.tiles.grid import rational
 
@@ -127,11 +127,12 @@ class Store:
         folder = Path(folder)
         if not (folder / "tiles.parquet").is_file() or not (folder / "recipe.json").is_file():
             state = "is not finished" if (folder / "records").is_dir() else "does not exist"
-            raise DataError(f"{folder}: the store {state}; run `./run.sh prepare` with the same settings")
+            raise DataError(f"{folder}: the store {state}; run `{_prepare(folder)}` with the same settings")
         content = files.read_json(folder / "recipe.json")
         if not isinstance(content, dict) or content.get("version") != VERSION:
             path = folder / "recipe.json"
-            raise DataError(f"{path}: not a store of version {VERSION}; run prepare with prepare.force=true")
+            how = _prepare(folder, "prepare.force=true")
+            raise DataError(f"{path}: not a store of version {VERSION}; run `{how}`")
         tiles = pd.read_parquet(folder / "tiles.parquet")
         return cls(folder, Recipe.from_dict(content["settings"]), str(content["fingerprint"]), tiles)
 
@@ -166,7 +167,14 @@ class Store:
             try:
                 self._open[key] = np.load(path, mmap_mode="r")
             except FileNotFoundError as error:
-                raise DataError(f"{path}: sample {sample_id} is not in this store; run prepare again") from error
+                how = _prepare(self.folder)
+                raise DataError(f"{path}: sample {sample_id} is not in this store; run `{how}` again") from error
             except ValueError as error:
-                raise DataError(f"{path}: not a whole array ({error}); run prepare with prepare.force=true") from error
+                how = _prepare(self.folder, "prepare.force=true")
+                raise DataError(f"{path}: not a whole array ({error}); run `{how}`") from error
         return self._open[key]
+
+
+def _prepare(folder: Path, *more: str) -> str:
+    """The command that makes the store in `folder`, which lies in a folder of the competition's name."""
+    return given.again("prepare", folder.absolute().parent.name, *more)

@@ -54,10 +54,14 @@ def train(config: Config) -> None:
     workspace = Workspace(config)
     fold = check_fold(workspace)
     folder = workspace.oof / config.run_name() / f"fold{config.fold}"
+    held_out = fold[fold["fold"] == config.fold]
     if (folder / "scores.csv").exists() and config.resume == "auto":
         check_same(config, folder)
-        print(f"{folder}: this fold is done already{_kept(config, folder)}; choose another run= to train again")
-        return
+        lost = unpredicted(folder, held_out)
+        if not lost:
+            print(f"{folder}: this fold is done already{_kept(config, folder)}; choose another run= to train again")
+            return
+        print(f"{folder}: {len(lost)} of {len(held_out)} OOF predictions are missing ({lost[0]}); makes them anew")
     start = Start.of(config, workspace, folder)
     fabric = fabric_for(config.train)
     on_first(fabric, lambda: check_free(config, folder))
@@ -65,7 +69,9 @@ def train(config: Config) -> None:
     fabric.seed_everything(config.seed, verbose=False)
     member = fit_fold(config, workspace, fabric, fold, folder, start)
     check_held_out(folder / "model.ckpt", member, workspace.folds(), config.fold)
-    finish(workspace, fabric, member, fold[fold["fold"] == config.fold], folder, planned=not trained)
+    # Scores say that a fold is done: those of lost predictions must not outlive a kill while others are made.
+    on_first(fabric, lambda: (folder / "scores.csv").unlink(missing_ok=True))
+    finish(workspace, fabric, member, held_out, folder, planned=not trained)
 
 
 def check_fold(workspace: Workspace) -> pd.DataFrame:
@@ -82,6 +88,12 @@ def check_fold(workspace: Workspace) -> pd.DataFrame:
             f"{', '.join(map(str, known))}; choose one of them"
         )
     return table
+
+
+def unpredicted(folder: Path, held_out: pd.DataFrame) -> list[str]:
+    """Ids of held-out samples without a band file in a fold's folder, sorted."""
+    there = {path.stem for path in (folder / "predictions").glob("*.tif")}
+    return sorted(set(held_out["sample_id"].astype(str)) - there)
 
 
 @contextmanager
