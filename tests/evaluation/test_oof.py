@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from histofold.errors import DataError
-from histofold.evaluation.oof import MeanBands, left_out, scored_by, shared_bands
+from histofold.evaluation.oof import MeanBands, Run, left_out, scored_by, shared_bands
 from histofold.inference.bandfile import BandFileWriter, quantise
+from histofold.report.data import read_scores
 from histofold.targets.base import Band
 
 FOREGROUND, DISTANCE, IN_PIXELS = Band("foreground"), Band("distance"), Band("distance", 0.0, 255.0)
@@ -51,3 +52,16 @@ def test_runs_from_before_f2_was_counted_are_scored_by_it() -> None:
     half = pd.concat([counts, counts.assign(f2_50=[15 / 21, 1, 0, 1])])
     assert scored_by(half, "f2_50")["score"].isna().sum() == 0, "folds scored before and after"
     assert scored_by(counts.drop(columns="found"), "f2_50")["score"].tolist() == [0.9] * 4
+
+
+def test_names_that_look_like_nothing_are_names(tmp_path: Path) -> None:
+    rows = ["sample_id,stratum,group,fold,score,hd95", "NA,null,None,0,0.5,", "007,,01,0,,3"]
+    (tmp_path / "fold0").mkdir()
+    (tmp_path / "fold0" / "scores.csv").write_text("\n".join(rows))
+    run = Run("run", tmp_path, (0,), ())
+    for table in (run.scores(), read_scores(tmp_path / "fold0" / "scores.csv")):
+        assert table["sample_id"].tolist() == ["NA", "007"]
+        assert table["stratum"].tolist() == ["null", ""]
+        assert table["group"].tolist() == ["None", "01"]
+        assert table["score"].isna().tolist() == [False, True]
+        assert table["hd95"].sum() == 3

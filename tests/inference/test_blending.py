@@ -39,7 +39,7 @@ def test_weights_cover_each_pixel_and_sum_to_one(
             assert high == axis.tile - margin
     np.testing.assert_allclose(total, 1, atol=1e-6)
     assert axis.tile % divisor == 0
-    assert axis.tile <= max(tile, divisor)
+    assert min(tile, 2 * divisor) <= axis.tile <= max(tile, divisor)
 
 
 def test_a_multiple_of_the_tile_needs_no_tile_beyond_it() -> None:
@@ -53,6 +53,10 @@ def test_small_image_shrinks_the_tile_to_the_divisor() -> None:
     assert axis.starts == (-13,)
     assert axis.padded
     assert (axis.low, axis.high) == ((13,), (83,))
+
+
+def test_the_tile_of_a_tiny_image_has_two_cells_unless_it_was_smaller() -> None:
+    assert [blending.axis(20, tile, tile, 0, "hann", divisor=32).tile for tile in (256, 64, 32)] == [64, 64, 32]
 
 
 @given(st.integers(1, 40), st.integers(0, 200))

@@ -8,16 +8,23 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
-from histofold.errors import DataError, ResourceError
+from histofold import models
+from histofold.errors import ConfigError, DataError, ResourceError
 from histofold.inference.bandfile import BandFile
+from histofold.inference.member import Member
 from histofold.inference.predict import Job, fingerprint_of, origin, predict_array, predict_sample, predict_samples
 from histofold.inference.stream import ArraySource, Settings, SlideSource
+from histofold.preprocess import Preprocess
+from histofold.targets.foreground import Foreground
 
 CHOSEN = Settings(tile=32, step=0.75, batch=4, device="cpu", precision="32-true")
 
@@ -279,6 +286,48 @@ def test_a_file_says_what_it_was_made_from(kit: Any, tmp_path: Path) -> None:
     assert origin(jobs[0].out) == (*fingerprint.split("-"), "beef")
     predict_samples(jobs, [member], None, CHOSEN, "0123456789abcdef")
     assert origin(jobs[0].out) is None, "as files were before"
+
+
+def smp_member(arch: str) -> Member:
+    """A member around an untrained network whose normalisation has seen noise, so that its output varies."""
+    torch.manual_seed(0)
+    network = models.build("smp", 1, arch=arch, encoder="resnet18")
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.randn(2, 3, 128, 128))
+    return Member(network, Foreground(), Preprocess()).eval().requires_grad_(False)
+
+
+def noise(height: int, width: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("size", "tta"), [((300, 30), "none"), ((30, 300), "dihedral")])
+def test_narrow_images_are_alike_in_bfloat16(size: tuple[int, int], tta: str) -> None:
+    """Some CPUs compute strided convolutions to maps of one column wrongly, and never twice the same."""
+    member, chosen = smp_member("Unet"), replace(CHOSEN, tile=256, tta=tta)
+    exact, first, second = (
+        predict_array(noise(*size), [member], None, replace(chosen, precision=precision)).astype(int)
+        for precision in ("32-true", "bf16-mixed", "bf16-mixed")
+    )
+    assert np.abs(exact - first).max() <= 10 < np.ptp(exact)
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_network_that_needs_large_inputs_predicts_small_images(tmp_path: Path) -> None:
+    member, chosen = smp_member("PAN"), replace(CHOSEN, tile=128)
+    sizes = ((96, 96), (7, 300), (1, 1))
+    jobs = [
+        Job(f"s{height}", partial(ArraySource, noise(height, width)), tmp_path / f"s{height}.tif", height * width)
+        for height, width in sizes
+    ]
+    assert predict_samples(jobs, [member], None, chosen).failures == {}
+    padded = np.pad(noise(96, 96), ((16, 16), (16, 16), (0, 0)), mode="reflect")
+    with BandFile(tmp_path / "s96.tif") as file:
+        inner = predict_array(padded, [member], None, chosen)[:, 16:112, 16:112]
+        np.testing.assert_allclose(file.rows(0, 96).astype(int), inner, atol=1)
+    with pytest.raises(ConfigError, match=r"predict.tile=112: these networks need 128 pixels or more; try 128"):
+        predict_array(noise(9, 9), [member], None, replace(chosen, tile=112))
 
 
 def test_fingerprints_tell_networks_and_settings_apart() -> None:

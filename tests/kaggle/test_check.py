@@ -76,6 +76,19 @@ def test_sizes_come_from_folds_where_it_has_them(bowl: Path) -> None:
     assert run(bowl, "ImageId,EncodedPixels\nt1,20 3\nt2,\n") == 1
 
 
+def test_sizes_of_a_sample_that_is_called_na_come_from_folds_too(bowl: Path) -> None:
+    root, path = bowl / "input" / "data-science-bowl-2018", bowl / "prepared" / "dsb2018" / "folds.csv"
+    for name in ("t1", "t2"):
+        (root / "stage1_test" / name / "images" / f"{name}.png").unlink()
+    (root / "stage1_sample_submission.csv").write_text("ImageId,EncodedPixels\nNA,\n")
+    (root / "stage1_test" / "NA" / "images").mkdir(parents=True)
+    cv2.imwrite(str(root / "stage1_test" / "NA" / "images" / "NA.png"), np.full((8, 8, 3), 60, np.uint8))
+    path.parent.mkdir(parents=True)
+    path.write_text("sample_id,split,height,width,group,stratum,fold\nNA,test,4,4,,,-1\n")
+    assert run(bowl, "ImageId,EncodedPixels\nNA,14 3\n") == 0
+    assert run(bowl, "ImageId,EncodedPixels\nNA,20 3\n") == 1
+
+
 def test_many_faults_are_cut_short(bowl: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(bowl, "ImageId,EncodedPixels\n" + "t1,x\n" * 80 + "t2,\n") == 1
     output = capsys.readouterr()

@@ -16,7 +16,7 @@ from histofold.files import read_json, sha256, write_json
 from histofold.inference.bandfile import BandFileWriter
 from histofold.kaggle import log
 from histofold.kaggle.csv import CsvFormat
-from histofold.report import run
+from histofold.report import run, submitted
 from histofold.report.data import collect
 from histofold.report.page import Content
 from histofold.report.run import build
@@ -262,3 +262,26 @@ def test_slides_show_the_mask_of_the_csv(full: Places, look: Callable[..., Conte
     assert found.problems == []
     assert [one["share"] for one in found.predicted] == pytest.approx([100 * 200 / SIDE**2, 25.0], rel=1e-6)
     assert [item.picture.layers.prediction.count("M") for item in found.items] == [1, 1]
+
+
+def test_what_was_submitted_before_it_was_predicted_anew_is_left_out(
+    competition: Competition, full: Places, look: Callable[..., Content]
+) -> None:
+    folder = full[1] / "invented" / "duo"
+    write_labels(folder / "labels" / "test_00.tif", np.zeros((SIDE, SIDE), np.uint8))
+    provenance = read_json(folder / "provenance.json")
+    known = look(name="duo")
+    (one,) = [one for one in known.found.submissions if one.name == "duo"]
+    assert (one.csv, one.outdated, one.finished) == (folder / "submission.csv", False, provenance["submit"]["finished"])
+    provenance["submit"]["predicted_anew"] = "2024-05-09T00:00:00+00:00"
+    write_json(folder / "provenance.json", provenance)
+    found = look(name="duo")
+    (one,) = [one for one in found.found.submissions if one.name == "duo"]
+    assert (one.csv, one.scores, one.outdated, one.finished) == (None, None, True, None)
+    assert "Predicted anew since duo was submitted: CSV and scores are left out; ./run.sh submit" in said(found)
+    assert [row["objects"] for row in found.tests["duo"].predicted] == [4, 4, 4, 4], "not the older labels"
+    (shown,) = submitted.section(found.found, competition, {}, None)["submissions"]
+    tiles = {tile.label: tile for tile in shown["tiles"]}
+    assert set(tiles) == {"Score", "submission.csv", "Made"}, "neither the test score nor Kaggle's"
+    assert tiles["submission.csv"].value == "outdated"
+    assert tiles["Made"].value == "predicted, not submitted"

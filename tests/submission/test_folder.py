@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from pathlib import Path
 
 import cv2
@@ -169,3 +170,13 @@ def test_what_is_made_of_a_prediction_is_forgotten_by_its_name(tmp_path: Path) -
     forget(place, "a")
     forget(place, "unknown")
     assert results(place) == {**{kind: ["ab"] for kind in KINDS}, "predictions": ["a", "ab"]}
+
+
+def test_progress_counts_the_pixels_that_are_predicted(tmp_path: Path) -> None:
+    path = tmp_path / "noise.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (41, 100, 3), np.uint8))
+    for scale in (1.0, 2.0):
+        with closing(own.open_image(path, scale)) as source:
+            assert own.own_job(path, scale, True, tmp_path).pixels == source.height * source.width
+    path.write_bytes(b"no image")
+    assert own.own_job(path, 2.0, True, tmp_path).pixels == 2, "its turn tells what is wrong with it"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import re
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +21,12 @@ from torch.utils.data import Dataset
 
 from histofold.compose import compose, load
 from histofold.config import TrainConfig
-from histofold.errors import ConfigError, HistofoldError
+from histofold.errors import ConfigError, HistofoldError, ResourceError
 from histofold.options import OptimizerOptions
 from histofold.preprocess import Preprocess
 from histofold.training.loop import Parts, _gradient_norm, fit
 from histofold.training.optim import build_optimizer, build_schedule
-from histofold.training.state import Progress, foreign
+from histofold.training.state import Progress, foreign, save
 
 SMALL = ["train.batch=2", "train.samples_per_epoch=11", "train.epochs=2", "train.workers=0", "train.validate_every=0"]
 STEPS = 5
@@ -172,3 +175,46 @@ def test_a_norm_that_overflows_is_no_gradient_that_is_not_finite(value: float, e
     model.weight.grad = torch.full((1, 4), value)
     settings, parts = SimpleNamespace(clip=0), SimpleNamespace(model=model)
     assert _gradient_norm(cast(Any, None), model, None, cast(Any, parts), cast(Any, settings)) == expected
+
+
+def test_the_bar_of_a_resumed_epoch_counts_this_sitting_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(HistofoldError, match="batch 4"):
+        Run(tmp_path, EACH, loss=Loss(4, "loss")).fit()
+    monkeypatch.delenv("HISTOFOLD_QUIET")
+    Run(tmp_path).fit()
+    # Batches that it begins with are no speed; those that it is moved by are.
+    assert re.match(r"\s*epoch 1/2:  60%.* 3/5 \[00:00<", capsys.readouterr().err)
+
+
+class Disk(io.RawIOBase):
+    """A file on a disk that has room for so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = min(len(data), self.room)
+        self.room -= written
+        return written
+
+
+@pytest.mark.parametrize("room", [0, 100, 9000, 2_000_000])
+def test_a_full_disk_is_said_and_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+) -> None:
+    last, parts = tmp_path / "last.ckpt", {"model": nn.Linear(1000, 1000)}
+    save(last, Progress(epoch=1), parts)
+    before = last.read_bytes()
+    assert len(before) > 2_000_000
+    monkeypatch.setattr(Path, "open", lambda self, mode: io.BufferedWriter(Disk(room)))
+    with pytest.raises(ResourceError, match=r"last\.ckpt: the disk is full"):
+        save(last, Progress(epoch=2), parts)
+    monkeypatch.undo()
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("last.ckpt", before)]

@@ -18,12 +18,16 @@ from histofold.errors import ConfigError, DataError
 from histofold.identity import difference, identity
 from histofold.inference.bandfile import BandFile
 from histofold.targets.base import Band, in_common, unlike
+from histofold.tiles.folds import TEXTS
 
 FREE_TO_PREDICT = ("batch", "device", "precision")
 """Settings of `predict.*` that change predictions by rounding alone."""
 
 OF_EVALUATE = ("evaluate", "runs", "name", "folds")
 """Settings and groups that mean nothing to `train`, or something else (`folds`)."""
+
+MISSING = ["", "nan", "NaN", "NA"]
+"""What stands for no number."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,18 @@ class Run:
         Args:
             metric: that `score` is to be, where the files have it; by default the one that the run was scored with.
         """
-        tables = [pd.read_csv(self.fold(fold) / "scores.csv", dtype={"sample_id": str}) for fold in self.folds]
+        tables = [read_table(self.fold(fold) / "scores.csv") for fold in self.folds]
         return scored_by(pd.concat(tables, ignore_index=True), metric)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read folds.csv or scores.csv: ids, strata and groups are texts, also `007` and `NA`; other empty cells are NaN.
+
+    Raises:
+        FileNotFoundError, pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError: it cannot be read.
+    """
+    numbers = [name for name in pd.read_csv(path, nrows=0).columns if name not in TEXTS]
+    return pd.read_csv(path, dtype=TEXTS, keep_default_na=False, na_values=dict.fromkeys(numbers, MISSING))
 
 
 def scored_by(table: pd.DataFrame, metric: str | None) -> pd.DataFrame:

@@ -15,6 +15,10 @@ from histofold.errors import ConfigError
 from histofold.tiles import grid
 
 WINDOWS = ("hann", "triangle", "flat")
+CELLS = 2
+"""The least cells of a network's coarsest map along a side of a tile that shrinks to a small image. One is not enough:
+in bfloat16, some CPUs compute strided convolutions whose output is one wide and more than one high from memory that was
+never written."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +83,14 @@ def axis(length: int, tile: int, step: int, margin: int, name: str, divisor: int
 
     Args:
         length: pixels of the image, at least 1.
-        tile: side of a tile; it shrinks to the next multiple of `divisor` above `length` for a small image.
+        tile: side of a tile; it shrinks to the next multiple of `divisor` above `length` for a small image, but not
+            below `CELLS` of them.
         step: pixels from tile to tile; it shrinks to what the margins leave.
         margin: pixels cut from every inner side of a tile; outer sides, at the border of the image, are kept.
         name: of the window.
         divisor: what the network's input must be a multiple of.
     """
-    tile = min(tile, -(-length // divisor) * divisor)
+    tile = min(tile, max(CELLS, -(-length // divisor)) * divisor)
     if tile >= length:
         before = (tile - length) // 2
         ones = np.ones(length, dtype=np.float32)

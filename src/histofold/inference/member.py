@@ -10,6 +10,7 @@ from torch import nn
 from histofold import models, targets
 from histofold.errors import DataError
 from histofold.inference import checkpoint
+from histofold.inference.blending import Axis, axis
 from histofold.inference.checkpoint import Spec
 from histofold.preprocess import Preprocess
 from histofold.targets.base import Target
@@ -19,7 +20,8 @@ class Member(nn.Module):
     """A network that takes pixels and gives bands; each fold of each run is a module of its own.
 
     Args:
-        network: raw outputs (B, C, H, W) from float (B, 3, H, W); its `divisor` says what sides must be a multiple of.
+        network: raw outputs (B, C, H, W) from float (B, 3, H, W); its `divisor` says what sides must be a multiple of,
+            its `smallest`, where it has one, what they must be at least (a multiple of `divisor`).
         target: gives the meaning of the outputs.
         preprocess: what the network learned with; `pixels` is the caller's, `normalise` happens here.
         spec: where it comes from, when it was loaded.
@@ -33,6 +35,7 @@ class Member(nn.Module):
         self.spec = spec
         self.bands = tuple(target.bands)
         self.divisor = int(getattr(network, "divisor", 1))
+        self.smallest = int(getattr(network, "smallest", 1))
 
     @classmethod
     def load(cls, path: Path, device: str | torch.device = "cpu", competition: str | None = None) -> Member:
@@ -71,4 +74,20 @@ class Member(nn.Module):
 
     def from_normalised(self, batch: torch.Tensor) -> torch.Tensor:
         """As `forward`, for a batch that members with equal preprocessing share."""
-        return self.target.to_bands(self.network(batch).float())
+        return self.target.to_bands(self._raw(batch).float())
+
+    def _raw(self, batch: torch.Tensor) -> torch.Tensor:
+        """Raw outputs of a batch; one that is too small for this network is filled up by reflection around it."""
+        if min(batch.shape[2:]) >= self.smallest:
+            raw: torch.Tensor = self.network(batch)
+            return raw
+        rows, columns = (_filled_up(length, self.smallest) for length in batch.shape[2:])
+        wider = batch[:, :, torch.from_numpy(rows.reflection())][..., torch.from_numpy(columns.reflection())]
+        whole: torch.Tensor = self.network(wider.contiguous(memory_format=torch.channels_last))
+        return whole[:, :, rows.low[0] : rows.high[0], columns.low[0] : columns.high[0]]
+
+
+def _filled_up(length: int, smallest: int) -> Axis:
+    """An axis of one tile, as long as the image or, where that is more, `smallest`."""
+    side = max(length, smallest)
+    return axis(length, side, side, 0, "flat", side)

@@ -83,6 +83,13 @@ class Settings:
             raise ConfigError(
                 f"predict.tile={tile}: these networks need a multiple of {divisor}; try {-(-tile // divisor) * divisor}"
             )
+        smallest = max((member.smallest for member in members), default=1)
+        if 0 < self.tile < smallest:
+            # They would fill it up by reflection, as they do small images: at the seams of large ones that is wrong.
+            raise ConfigError(
+                f"predict.tile={tile}: these networks need {smallest} pixels or more; "
+                f"try {-(-smallest // divisor) * divisor}"
+            )
         if tile <= 2 * self.margin:
             raise ConfigError(
                 f"predict.margin={self.margin}: nothing is left of a tile of {tile} pixels; take less than {tile // 2}"

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from histofold import competitions, given
 from histofold.competitions.base import Competition
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
 from histofold.evaluation import extents
 from histofold.evaluation.extents import Extent
+from histofold.evaluation.oof import read_table
 from histofold.inference.ensemble import Ensemble
 from histofold.kaggle import csv, likeness
 from histofold.kaggle.validate import Fault, validate
@@ -118,7 +117,7 @@ def faults_of(competition: Competition, path: Path, folds: Path | None = None) -
 def _shapes(competition: Competition, ids: Sequence[str], folds: Path | None) -> dict[str, tuple[int, int]]:
     """Height and width of each sample: from folds.csv where it has them all, because opening every image takes long."""
     if folds is not None and folds.is_file():
-        table = pd.read_csv(folds, dtype={"sample_id": str}).set_index("sample_id")
+        table = read_table(folds).set_index("sample_id")
         if set(ids) <= set(table.index):
             sizes = table.loc[list(ids), ["height", "width"]].to_numpy(int)
             # 0 stands for a file that could not be read when the folds were made.

@@ -17,13 +17,15 @@ from histofold.models.weights import load_encoder
 
 _OWN = ("encoder_name", "encoder_weights", "in_channels", "classes", "activation", "aux_params")
 """Arguments of an architecture that this wrapper sets itself."""
+_HALVED = {smp.PAN: 8}
+"""Cells of the encoder's coarsest map that a decoder needs along a side; PAN halves them three times."""
 
 
 class SmpNet(nn.Module):
     """A network of segmentation-models-pytorch (Iakubovskii, 2019) with an ImageNet encoder of theirs or of timm.
 
-    Input (B, 3, H, W) with sides that are multiples of `divisor` (32 for most encoders); output raw
-    (B, outputs, H, W). `arch` is one of theirs, in any case (Unet, UnetPlusPlus, FPN, DeepLabV3Plus, Segformer …);
+    Input (B, 3, H, W) with sides that are multiples of `divisor` (32 for most encoders) and at least `smallest`; output
+    raw (B, outputs, H, W). `arch` is one of theirs, in any case (Unet, UnetPlusPlus, FPN, DeepLabV3Plus, Segformer …);
     `encoder` is one of theirs (resnet18) or any of timm's that gives features, with `tu-` before its name
     (tu-convnext_tiny). `weights` is `none` (random), `imagenet` (fetched once from the hub) or a file with the
     encoder's weights (.pth, .pt, .safetensors). Any further option goes to the architecture, for instance
@@ -56,6 +58,7 @@ class SmpNet(nn.Module):
                 raise ConfigError(f"model.{key}: {arch} has no such option; it has {', '.join(_options_of(known))}")
         self.net = _create(network_class, encoder, weights, classes=outputs, **further)
         self.divisor = int(self.net.encoder.output_stride)
+        self.smallest = _HALVED.get(network_class, 1) * self.divisor
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Raw output (B, outputs, H, W) of a batch (B, 3, H, W)."""

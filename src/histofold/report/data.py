@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import pandas as pd
 import yaml
 
 from histofold.errors import DataError
-from histofold.evaluation.oof import scored_by
+from histofold.evaluation.oof import read_table, scored_by
 from histofold.files import read_json
 from histofold.kaggle import log
 from histofold.report.figures import read_metrics
+from histofold.submission.place import ANEW
 
 ENSEMBLES = "ensembles"
 PROVENANCE, CSV = "provenance.json", "submission.csv"
@@ -29,7 +30,7 @@ def read_scores(path: Path) -> pd.DataFrame:
         DataError: the file is broken or lacks a column of the contract.
     """
     try:
-        table = pd.read_csv(path, dtype={"sample_id": str, "stratum": str, "group": str}, keep_default_na=True)
+        table = read_table(path)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not readable as CSV ({error}); score the fold anew") from error
     missing = [name for name in SCORES_COLUMNS if name not in table]
@@ -39,7 +40,7 @@ def read_scores(path: Path) -> pd.DataFrame:
     for name, value in (("fold", -1), ("group", "")):
         if name not in table:
             table[name] = value
-    return table.fillna({"stratum": "", "group": ""})
+    return table
 
 
 @dataclass
@@ -104,13 +105,26 @@ class Ensemble:
 
 @dataclass
 class Submission:
-    """A submission folder: where it came from, what is in it, how it scored where the truth is known."""
+    """A submission folder: where it came from, what is in it, how it scored where the truth is known.
+
+    `scores` and `csv` are None, too, where they are of predictions that are there no more.
+    """
 
     name: str
     folder: Path
     provenance: dict[str, Any] | None
     scores: pd.DataFrame | None
     csv: Path | None
+
+    @property
+    def outdated(self) -> bool:
+        """Whether its samples were predicted anew since `submit` wrote its files."""
+        return ANEW in ((self.provenance or {}).get("submit") or {})
+
+    @property
+    def finished(self) -> str | None:
+        """When `submit` wrote what belongs to these predictions; None where it did not, or nothing says so."""
+        return None if self.outdated else ((self.provenance or {}).get("submit") or {}).get("finished")
 
 
 @dataclass
@@ -216,10 +230,11 @@ def _of_the_test_set(folder: Path) -> bool:
 def _submission(folder: Path) -> Submission:
     """A submission folder, whatever it holds so far."""
     provenance, csv = folder / PROVENANCE, folder / CSV
-    return Submission(
+    found = Submission(
         name=folder.name,
         folder=folder,
         provenance=read_json(provenance) if provenance.exists() else None,
         scores=_optional(folder / "scores.csv", read_scores),
         csv=csv if csv.exists() else None,
     )
+    return replace(found, scores=None, csv=None) if found.outdated else found

@@ -243,7 +243,7 @@ def _shown(submissions: Sequence[Submission], own: str | None) -> list[Submissio
 def _made(one: Submission) -> float:
     """When a submission was finished or, before that, predicted, in seconds; the folder's time where nothing says."""
     record = one.provenance or {}
-    text = (record.get("submit") or {}).get("finished") or (record.get("predict") or {}).get("started")
+    text = one.finished or (record.get("predict") or {}).get("started")
     try:
         return datetime.fromisoformat(str(text)).timestamp()
     except ValueError:
@@ -262,7 +262,8 @@ def _written_jobs(competition: Competition, one: Submission, known: set[str]) ->
     jobs = []
     for path in sorted((one.folder / "predictions").glob("*.tif")):
         labels = one.folder / "labels" / path.name
-        there = labels if competition.kind == "images" and labels.is_file() else None
+        written = competition.kind == "images" and not one.outdated
+        there = labels if written and labels.is_file() else None
         if path.stem in known:
             jobs.append(Job(path.stem, (path,), (1.0,), 0, True, there, texts.get(path.stem)))
     return jobs
@@ -294,13 +295,18 @@ def _submitted_view(competition: Competition, oof: Path, found: Collected, one: 
     known = record.get("second")
     if known and (not second.is_file() or sha256(second) != known.get("sha256")):
         raise DataError(f"{second}: not the second level that it was made with; run evaluate, predict and submit again")
-    return _tuned(competition, record, (FOREGROUND,), second, provenance.get("submit"))
+    cleaning = None if one.outdated else provenance.get("submit")
+    return _tuned(competition, record, (FOREGROUND,), second, cleaning)
 
 
 def _note_submissions(
     found: Collected, competition: str, ensemble: Ensemble | None, notes: list[tuple[str, str]]
 ) -> None:
-    """Say what is unknown about the submissions."""
+    """Say what is unknown about the submissions, and what is left out of them."""
+    for one in found.submissions:
+        if one.outdated:
+            how = given.again("submit", competition, f"name={one.name}")
+            notes.append((f"Predicted anew since {one.name} was submitted:", f"CSV and scores are left out; {how}"))
     if not found.submissions and found.log is None:
         # Named, as there may be several ensembles; where there is none yet, another note says how to make one.
         name = [f"name={ensemble.name}"] if ensemble else []

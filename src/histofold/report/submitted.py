@@ -51,8 +51,8 @@ def _one(
     one: Submission, found: Collected, competition: Competition, gallery: Gallery | None, truth: Gallery | None
 ) -> dict[str, Any]:
     """One submission folder."""
-    tiles = [*_scores(one, found.log), *_csv_tiles(one.csv, competition)]
-    tiles += [*_likeness(gallery, truth), *_origin(one.provenance)]
+    tiles = _outdated() if one.outdated else [*_scores(one, found.log), *_csv_tiles(one.csv, competition)]
+    tiles += [*_likeness(gallery, truth), *_origin(one)]
     items = gallery.items if gallery else []
     return {
         "name": one.name,
@@ -66,11 +66,16 @@ def _one(
     }
 
 
-def _origin(provenance: Mapping[str, Any] | None) -> list[Tile]:
+def _outdated() -> list[Tile]:
+    """In place of the scores and the CSV of a submission that was predicted anew: they are of other predictions."""
+    return [Tile("Score", "unknown", "predicted anew since; submit again"), Tile("submission.csv", "outdated")]
+
+
+def _origin(one: Submission) -> list[Tile]:
     """When it was made, and by which code."""
+    provenance, finished = one.provenance, one.finished
     if provenance is None:
         return [Tile("Provenance", "unknown", "there is no provenance.json; predict and submit write it")]
-    finished = (provenance.get("submit") or {}).get("finished")
     code = f"histofold {provenance.get('version', '?')}, commit {provenance.get('commit') or 'unknown'}"
     return [Tile("Made", f"{_time(finished)} UTC" if finished else "predicted, not submitted", code)]
 

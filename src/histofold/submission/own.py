@@ -98,9 +98,17 @@ def own_job(path: Path, scale: float, skip_background: bool, folder: Path) -> Jo
     """An image as a job of the predictor, stamped with the file that it is, as names may mean another one tomorrow."""
     status = path.stat()
     stamp = digest([str(path.resolve()), status.st_size, status.st_mtime_ns])
-    # A guess for the progress bar, as the image was not read yet.
-    pixels = max(1, int(status.st_size / scale**2))
-    return Job(path.stem, partial(open_image, path, scale, skip_background), folder / f"{path.stem}.tif", pixels, stamp)
+    opened = partial(open_image, path, scale, skip_background)
+    return Job(path.stem, opened, folder / f"{path.stem}.tif", pixels_of(path, scale), stamp)
+
+
+def pixels_of(path: Path, scale: float) -> int:
+    """Pixels of an image at a reduction, by its header; a guess where that cannot be read, which its turn will tell."""
+    try:
+        size = size_of(path)
+    except (DataError, OSError):
+        return max(1, int(path.stat().st_size / scale**2))
+    return reduced(size.height, scale) * reduced(size.width, scale)
 
 
 def open_image(path: Path, scale: float, skip_background: bool = True) -> Source:

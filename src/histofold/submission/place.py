@@ -29,6 +29,9 @@ from histofold.workspace import Workspace
 
 T = TypeVar("T")
 
+ANEW = "predicted_anew"
+"""Key of `submit` in provenance.json: since when its files are of predictions that are there no more."""
+
 
 @dataclass(frozen=True)
 class Submission:
@@ -79,6 +82,11 @@ class Submission:
         """The submission file."""
         return self.folder / "submission.csv"
 
+    @property
+    def provenance(self) -> Path:
+        """The record of what it was made of."""
+        return self.folder / "provenance.json"
+
     def predictor(self) -> Settings:
         """Settings of the predictor, with the bands and the size that the ensemble was evaluated with.
 
@@ -127,10 +135,8 @@ class Submission:
 
     def record(self, **more: Any) -> None:
         """Write or extend `provenance.json`: what this submission was made of, by what, and when."""
-        path = self.folder / "provenance.json"
-        before = read_json(path) if path.exists() else {}
         values = {
-            **before,
+            **self.recorded(),
             "ensemble": asdict(self.ensemble),
             "config": OmegaConf.to_container(OmegaConf.structured(self.workspace.config)),
             "version": __version__,
@@ -140,7 +146,24 @@ class Submission:
             "input": fingerprint(self.workspace.competition, self.samples()),
             **more,
         }
-        write_json(path, values)
+        write_json(self.provenance, values)
+
+    def recorded(self) -> dict[str, Any]:
+        """What `provenance.json` says; empty where there is none.
+
+        Raises:
+            DataError: it is broken.
+        """
+        values: dict[str, Any] = read_json(self.provenance) if self.provenance.exists() else {}
+        return values
+
+    def outdate(self) -> None:
+        """Record, before predictions change, that what `submit` wrote is not of them, and which ensemble it was of."""
+        values = self.recorded()
+        submitted = values.get("submit")
+        if submitted and ANEW not in submitted:
+            values["submit"] = {**submitted, ANEW: now(), "ensemble": values.get("ensemble")}
+            write_json(self.provenance, values)
 
 
 def elsewhere(oof: Path) -> str:

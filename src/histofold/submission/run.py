@@ -68,14 +68,35 @@ def predict(config: Config) -> None:
         if known:
             sizes = [size_of(workspace.competition, sample) for sample in known]
             submission.require_room(planning.plan(sizes, scale, members, settings))
+        # Without a stamp nothing can be read of them at the moment, and their predictions stay.
+        if any(job.stamp for job in todo):
+            submission.outdate()
 
     outcome = predict_samples(jobs, members, weights, settings, submission.fingerprint(), check_room)
-    seconds = round(time.monotonic() - begun, 1)
-    submission.record(predict={"started": started, "seconds": seconds, **vars(config.predict)})
+    seconds = round(time.monotonic() - begun, 3)
+    remember(submission, len(outcome.made), started, seconds)
     print(
         f"{submission.predictions}: {len(outcome.made)} predicted, {len(outcome.kept)} kept, by {len(members)} networks"
     )
     outcome.check()
+
+
+def remember(submission: Submission, made: int, started: str, seconds: float) -> None:
+    """Record what predicted; where nothing was made, what is recorded of the predictions and of `submit` stays.
+
+    Sittings that make the predictions of one ensemble with one set of settings are added up.
+    """
+    before = submission.recorded()
+    if not made:
+        if not before.get("submit"):
+            submission.record()
+        return
+    fingerprint, older = submission.fingerprint(), before.get("predict") or {}
+    there = len(list(submission.predictions.glob("*.tif")))
+    if older.get("fingerprint") == fingerprint and there > made:
+        started, seconds = older["started"], round(older["seconds"] + seconds, 3)
+    sitting = {"started": started, "seconds": seconds, "fingerprint": fingerprint}
+    submission.record(predict={**sitting, **vars(submission.workspace.config.predict)})
 
 
 def submit(config: Config) -> None:

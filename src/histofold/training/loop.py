@@ -112,8 +112,7 @@ def fit(
     while progress.epoch < settings.epochs:
         sampler.epoch, sampler.first = progress.epoch, progress.batches * settings.batch
         text = f"epoch {progress.epoch + 1}/{settings.epochs}"
-        with bar(total=batches, text=text, unit="batch") as shown:
-            shown.update(progress.batches)
+        with bar(total=batches, text=text, unit="batch", initial=progress.batches) as shown:
             for batch in _first(loader, batches - progress.batches):
                 _train_batch(fabric, model, optimizer, parts, settings, seed, progress, batch, batches)
                 shown.update()

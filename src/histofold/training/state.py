@@ -75,11 +75,30 @@ class Progress:
 
 
 def save(path: Path, progress: Progress, parts: dict[str, Any]) -> None:
-    """Write progress and the `state_dict()` of every part atomically."""
+    """Write progress and the `state_dict()` of every part atomically.
+
+    Raises:
+        ResourceError: the disk is full; an older file at `path` stays whole.
+    """
     values = {"format": FORMAT, "progress": vars(progress)}
     values.update({name: part.state_dict() for name, part in parts.items()})
     with atomic(path) as temporary:
-        torch.save(values, temporary)
+        _write(temporary, values)
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    """`torch.save` that lets through what the system says.
+
+    torch reports a full disk as a RuntimeError without a number. Through a stream of Python's, the OSError is what that
+    error came of; to write into memory first would hold the optimiser's state twice.
+    """
+    try:
+        with path.open("wb") as stream:
+            torch.save(values, stream)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def load(path: Path, parts: dict[str, Any]) -> Progress:
