@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -68,7 +69,10 @@ def test_predict_that_finds_all_there_changes_no_record_of_a_submission(world: A
 
 
 def test_the_time_of_predict_is_that_of_all_its_sittings(world: Any) -> None:
-    before = recorded(world)["predict"]
+    first = recorded(world)
+    first["predict"]["started"] = "2020-01-01T00:00:00+00:00"  # long ago: times are in whole seconds
+    (world.submission / "provenance.json").write_text(json.dumps(first))
+    before = first["predict"]
     assert world.run("predict") == 0
     assert recorded(world)["predict"] == before
     (world.submission / "predictions" / "dark01.tif").unlink()
@@ -77,4 +81,4 @@ def test_the_time_of_predict_is_that_of_all_its_sittings(world: Any) -> None:
     assert after["started"] == before["started"]
     assert after["seconds"] > before["seconds"]
     assert world.run("predict", "predict.tta=none") == 0
-    assert recorded(world)["predict"]["started"] > after["started"], "with other settings it begins anew"
+    assert recorded(world)["predict"]["started"] > "2026", "with other settings it begins anew"
