@@ -171,6 +171,16 @@ def test_without_smoothing_a_crop_without_weight_is_no_nan(term: str, per_image:
     assert not raw.grad.any()
 
 
+def optimum(loss: losses.Loss, truth: torch.Tensor) -> torch.Tensor:
+    raw = torch.zeros_like(truth).requires_grad_()
+    optimiser = torch.optim.Adam([raw], lr=0.3)
+    for _ in range(200):
+        optimiser.zero_grad()
+        loss(raw, {"truth": truth}).backward()
+        optimiser.step()
+    return raw.detach().sigmoid()
+
+
 @pytest.mark.parametrize(
     ("name", "terms"),
     [
@@ -188,24 +198,8 @@ def test_soft_channels_are_learned_as_they_are(name: str, terms: tuple[str, ...]
     labels = cv2.circle(np.zeros((20, 20), np.int32), (9, 9), 8, 1, -1)
     truth = torch.from_numpy(target.encode(labels))[None]
     loss = losses.build(dict.fromkeys(terms, 1.0), target)
-    raw = torch.zeros_like(truth).requires_grad_()
-    optimiser = torch.optim.Adam([raw], lr=0.5)
-    for _ in range(80):
-        optimiser.zero_grad()
-        loss(raw, {"truth": truth}).backward()
-        optimiser.step()
     soft = list(target.soft)
-    assert (raw.detach().sigmoid() - truth)[:, soft].abs().max() < 0.06
-
-
-def optimum(loss: losses.Loss, truth: torch.Tensor) -> torch.Tensor:
-    raw = torch.zeros_like(truth).requires_grad_()
-    optimiser = torch.optim.Adam([raw], lr=0.3)
-    for _ in range(200):
-        optimiser.zero_grad()
-        loss(raw, {"truth": truth}).backward()
-        optimiser.step()
-    return raw.detach().sigmoid()
+    assert (optimum(loss, truth) - truth)[:, soft].abs().max() < 0.06
 
 
 def test_the_default_of_border_distance_steepens_depths_and_keeps_their_order() -> None:
