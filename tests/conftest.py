@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -71,3 +73,17 @@ def prepared_demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Pa
         shutil.copytree(made[competition], root, dirs_exist_ok=True)
 
     return give
+
+
+@pytest.fixture(scope="session")
+def advised() -> Callable[[str, str], list[str]]:
+    """The overrides of the one command for a verb that a message has between backticks."""
+
+    def overrides(message: str, verb: str) -> list[str]:
+        found = re.search("`(.*)`", message)
+        assert found is not None, message
+        door, named, *words = shlex.split(found[1])
+        assert (door, named) == ("./run.sh", verb)
+        return words
+
+    return overrides

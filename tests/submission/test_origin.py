@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,7 +85,9 @@ def test_predictions_of_the_ensemble_are_taken_whatever_the_settings_of_predict(
     assert submit()[0] == 0, "a bare submit after `predict predict.tta=dihedral`"
 
 
-def test_predictions_of_another_ensemble_are_refused(world: Any, submit: Submitted) -> None:
+def test_predictions_of_another_ensemble_are_refused(
+    world: Any, submit: Submitted, advised: Callable[[str, str], list[str]]
+) -> None:
     place = world.oof / "ensembles" / "one.json"
     values = read_json(place)
     values["checkpoints"][0]["sha256"] = "0" * 64
@@ -98,10 +98,7 @@ def test_predictions_of_another_ensemble_are_refused(world: Any, submit: Submitt
     assert code == 1
     assert f"{path_of(world, 'dark04')}: was predicted by other networks" in text
     assert "ensemble one as it is now" in text
-    advice = re.search("run `(.*)`", text)
-    assert advice is not None
-    door, verb, *overrides = shlex.split(advice[1])
-    assert (door, verb) == ("./run.sh", "predict")
+    overrides = advised(text, "predict")
     assert Submission.of(Workspace(load(compose(overrides)))).predictions == world.submission / "predictions"
     assert (before.read_bytes() if before.exists() else None) == content
 

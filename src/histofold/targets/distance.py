@@ -82,8 +82,8 @@ class BorderDistance(Border):
     """Three sigmoid channels: those of `border`, and the normalised distance as a soft label (0 on the outline).
 
     The default loss steepens the distance: with Dice beside cross entropy, depths of .1 .2 .4 .8 are learned as .04 .12
-    .61 .96. Their order stays, which is all that a watershed asks; on one fold of nuclei, with one seed, that was better
-    by .01 than the depths as they are (`loss=bce_dice`, docs/results.md).
+    .61 .96. Their order stays, which is all that a watershed asks; on one fold of nuclei, with one seed, that was
+    better by .01 than the depths as they are (`loss=bce_dice`, docs/results.md).
 
     Args:
         width, narrowest, widest: of the border, as in `border`.
