@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "competition"
 
@@ -64,3 +65,12 @@ def choice(name: str) -> list[str]:
     if (CONFIGS / f"{name}.yaml").is_file():
         return [f"competition={name}"]
     return ["competition=folders", f"competition.name={name}"]
+
+
+def typed_value(value: Any) -> str:
+    """A setting's value as it is typed: lists and groups without the quotes and spaces of Python's."""
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{typed_value(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(typed_value, value))}]"
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -105,7 +105,7 @@ class Workspace:
         made, asked = store.recipe.to_dict(), self.recipe.to_dict()
         other = [key for key in asked if made.get(key) != asked[key]]
         if other:
-            old, new = (f"prepare.{other[0]}={_typed(values.get(other[0]))}" for values in (made, asked))
+            old, new = (f"prepare.{other[0]}={given.typed_value(values.get(other[0]))}" for values in (made, asked))
             how = given.again("prepare", self.config.competition.name, new)
             raise DataError(
                 f"{self.store_path}: was prepared with {old}, now it is {new}; run `{how}` to prepare it anew, or give "
@@ -130,8 +130,3 @@ class Workspace:
         if not (part.isdigit() and count.isdigit() and int(part) < int(count)):
             raise ConfigError(f"shard={text}: expected i/n with 0 ≤ i < n, for example shard=0/4")
         return int(part), int(count)
-
-
-def _typed(value: Any) -> str:
-    """A setting's value as it is typed: a list without the quotes and spaces of Python's."""
-    return f"[{','.join(map(str, value))}]" if isinstance(value, (list, tuple)) else str(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from histofold import given
-from histofold.errors import ConfigError, DataError
-from histofold.identity import difference, identity
+from histofold.errors import DataError
+from histofold.evaluation.again import train_again, typed
 from histofold.inference.bandfile import BandFile
 from histofold.targets.base import Band, in_common, unlike
 from histofold.tiles.folds import TEXTS
-
-FREE_TO_PREDICT = ("batch", "device", "precision")
-"""Settings of `predict.*` that change predictions by rounding alone."""
-
-OF_EVALUATE = ("evaluate", "runs", "name", "folds")
-"""Settings and groups that mean nothing to `train`, or something else (`folds`)."""
 
 MISSING = ["", "nan", "NaN", "NA"]
 """What stands for no number."""
@@ -111,7 +103,7 @@ def find_run(folder: Path, name: str) -> Run:
         # Imported here: only what is mistyped needs it.
         from histofold.compose import nearest
 
-        how = _typed("train", folder.name, f"run={name}", "fold=0")
+        how = typed("train", folder.name, f"run={name}", "fold=0")
         raise DataError(
             f"{folder / name}: no such run{nearest(name, runs) or ';'} found {', '.join(runs) or 'none'}; a new one is "
             f"trained with `{how}`"
@@ -161,83 +153,6 @@ def predictions(run: Run, table: pd.DataFrame, folds: list[int]) -> dict[str, Pa
             + (f"makes those of fold {fold} anew, without training" if trained else f"trains fold {fold} again")
         )
     return {str(sample_id): found[str(sample_id)] for sample_id in wanted["sample_id"]}
-
-
-def train_again(run: Run, fold: int) -> str:
-    """The command that trains a fold of a run, goes on with it or predicts it anew, with the run's own settings.
-
-    They are taken from the configuration of that fold, else of one beside it; where they cannot be typed, or nothing
-    is known of them, it says what is to be added.
-    """
-    own = [f"run={run.name}", f"fold={fold}"]
-    places = [number for number in (fold, *run.folds, *run.unfinished) if (run.fold(number) / "config.yaml").exists()]
-    if not places:
-        return f"`{_typed('train', run.folder.parent.name, *own)}`"
-    saved = run.config(places[0])
-    name = str((saved.get("competition") or {}).get("name") or run.folder.parent.name)
-    try:
-        settings, whole = _settings_of(saved, name, own)
-    except ConfigError:
-        settings, whole = [], False
-    more = "" if whole else f" with the settings of {run.fold(places[0]) / 'config.yaml'}"
-    return f"`{_typed('train', name, *own, *settings)}`{more}"
-
-
-def _settings_of(saved: dict[str, Any], name: str, own: Sequence[str]) -> tuple[list[str], bool]:
-    """Overrides that `train` needs beside the typed ones to be a saved run again, and whether they suffice.
-
-    Raises:
-        ConfigError: they cannot be composed.
-    """
-    # Imported here: only advice needs it.
-    from histofold.compose import CONFIGS
-
-    chosen: list[str] = []
-    now = _composed(name, own)
-    for group in ("model", "target", "loss"):
-        theirs, mine = saved.get(group) or {}, now[group]
-        choice = theirs.get("name", "default")
-        if set(mine) - set(theirs) or mine.get("name") != theirs.get("name"):
-            chosen += [f"{group}={choice}"] if (CONFIGS / group / f"{choice}.yaml").is_file() else []
-    theirs, mine = _compared(saved), _compared(_composed(name, [*own, *chosen]))
-    chosen += [f"{key}={_value(value)}" for key, value in theirs.items() if key in mine and mine[key] != value]
-    chosen += [f"{key}={_value(value)}" for key, value in theirs.items() if key not in mine]
-    again = _composed(name, [*own, *chosen])
-    mine = _compared(again)
-    return chosen, difference(saved, again) is None and all(mine.get(key) == theirs[key] for key in theirs)
-
-
-def _compared(values: dict[str, Any]) -> dict[str, Any]:
-    """What makes a run what it is, and how its predictions are made."""
-    how = {key: value for key, value in (values.get("predict") or {}).items() if key not in FREE_TO_PREDICT}
-    return {**identity(values), **{f"predict.{key}": value for key, value in how.items()}}
-
-
-def _composed(name: str, more: Sequence[str]) -> dict[str, Any]:
-    """The configuration that the advised `train` command would have."""
-    from histofold.compose import compose, load
-
-    words = shlex.split(_typed("train", name, *more))[2:]
-    values = OmegaConf.to_container(OmegaConf.create(OmegaConf.to_yaml(OmegaConf.structured(load(compose(words))))))
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
-
-
-def _typed(verb: str, competition: str, *more: str) -> str:
-    """What was typed as a command line of another verb, without what only `evaluate` reads."""
-    words = shlex.split(given.again(verb, competition, *more))
-    return shlex.join(
-        word for word in words if word in more or given.key_of(word).partition(".")[0] not in OF_EVALUATE
-    )
-
-
-def _value(value: Any) -> str:
-    """A saved value as it is typed."""
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_value(each)}" for key, each in value.items()) + "}"
-    if isinstance(value, list):
-        return f"[{','.join(map(_value, value))}]"
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 FOREGROUND, SPREAD = "foreground", "spread"
