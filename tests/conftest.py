@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -87,3 +91,33 @@ def advised() -> Callable[[str, str], list[str]]:
         return words
 
     return overrides
+
+
+class _Disk(io.RawIOBase):
+    """A file on a disk that has room for so many bytes."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = min(len(data), self.room)
+        self.room -= written
+        return written
+
+
+@pytest.fixture
+def small_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], AbstractContextManager[None]]:
+    """A context in which every file that is written finds room for so many bytes."""
+
+    @contextmanager
+    def limited(room: int) -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "open", lambda self, mode: io.BufferedWriter(_Disk(room)))
+            yield
+
+    return limited

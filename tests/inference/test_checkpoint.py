@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import os
 import socket
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -177,16 +177,12 @@ def test_only_plain_values(tmp_path: Path) -> None:
         checkpoint.save(tmp_path / "m.ckpt", dataclasses.replace(SPEC, training={"x": object()}), {})
 
 
+@pytest.mark.parametrize("room", [0, 100, 1_000_000])
 def test_a_full_disk_leaves_the_old_file(
-    stored: tuple[Path, dict[str, torch.Tensor]], monkeypatch: pytest.MonkeyPatch
+    stored: tuple[Path, dict[str, torch.Tensor]], small_disk: Callable[[int], AbstractContextManager[None]], room: int
 ) -> None:
     before = stored[0].read_bytes()
-
-    def full(self: Path, data: object) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(ResourceError, match="the disk is full"):
-        checkpoint.save(stored[0], SPEC, {"x": torch.zeros(2)})
+    with small_disk(room), pytest.raises(ResourceError, match=r"model\.ckpt: the disk is full"):
+        checkpoint.save(stored[0], SPEC, {"x": torch.zeros(500_000)})
     assert stored[0].read_bytes() == before
     assert [path.name for path in stored[0].parent.iterdir()] == ["model.ckpt"]

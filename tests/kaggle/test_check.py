@@ -72,8 +72,11 @@ def test_a_byte_order_mark_is_a_warning(bowl: Path, capsys: pytest.CaptureFixtur
 def test_sizes_come_from_folds_where_it_has_them(bowl: Path) -> None:
     path = bowl / "prepared" / "dsb2018" / "folds.csv"
     path.parent.mkdir(parents=True)
-    path.write_text("sample_id,split,height,width,group,stratum,fold\nt1,test,4,4,,,-1\nt2,test,4,4,,,-1\n")
-    assert run(bowl, "ImageId,EncodedPixels\nt1,20 3\nt2,\n") == 1
+    table = "sample_id,split,height,width,group,stratum,fold\nt1,test,4,4,,,-1\nt2,test,4,4,,,-1\n"
+    for text in (table, "\ufeff" + table):  # as written here, and as a spreadsheet saved it
+        path.write_text(text)
+        assert run(bowl, "ImageId,EncodedPixels\nt1,14 3\nt2,\n") == 0
+        assert run(bowl, "ImageId,EncodedPixels\nt1,20 3\nt2,\n") == 1
 
 
 def test_sizes_of_a_sample_that_is_called_na_come_from_folds_too(bowl: Path) -> None:

@@ -159,6 +159,9 @@ def test_missing_rows_columns_and_files(written: Path, samples: list[Sample]) ->
     table.drop(columns="group").to_csv(written, index=False)
     with pytest.raises(DataError, match="no column 'group'; expected sample_id, split"):
         folds.read(written, samples)
+    table.to_csv(written, index=False, sep=";")
+    with pytest.raises(DataError, match=r"separated by semicolons \('sample_id;split;.*expected commas"):
+        folds.read(written, samples)
     written.write_text("")
     with pytest.raises(DataError, match="not readable as CSV"):
         folds.read(written, samples)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
-import io
 import os
 import re
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -188,33 +188,14 @@ def test_the_bar_of_a_resumed_epoch_counts_this_sitting_alone(
     assert re.match(r"\s*epoch 1/2:  60%.* 3/5 \[00:00<", capsys.readouterr().err)
 
 
-class Disk(io.RawIOBase):
-    """A file on a disk that has room for so many bytes."""
-
-    def __init__(self, room: int) -> None:
-        self.room = room
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        if not self.room:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        written = min(len(data), self.room)
-        self.room -= written
-        return written
-
-
 @pytest.mark.parametrize("room", [0, 100, 9000, 2_000_000])
 def test_a_full_disk_is_said_and_leaves_the_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int
+    tmp_path: Path, small_disk: Callable[[int], AbstractContextManager[None]], room: int
 ) -> None:
     last, parts = tmp_path / "last.ckpt", {"model": nn.Linear(1000, 1000)}
     save(last, Progress(epoch=1), parts)
     before = last.read_bytes()
     assert len(before) > 2_000_000
-    monkeypatch.setattr(Path, "open", lambda self, mode: io.BufferedWriter(Disk(room)))
-    with pytest.raises(ResourceError, match=r"last\.ckpt: the disk is full"):
+    with small_disk(room), pytest.raises(ResourceError, match=r"last\.ckpt: the disk is full"):
         save(last, Progress(epoch=2), parts)
-    monkeypatch.undo()
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("last.ckpt", before)]

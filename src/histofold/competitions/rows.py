@@ -79,9 +79,23 @@ class RowIndex:
 
 def require_columns(path: Path, header: Sequence[str], columns: Sequence[str]) -> None:
     """Raise DataError when one of `columns` is not in `header`."""
+    _require_commas(path, header)
     for name in columns:
         if name not in header:
             raise DataError(f"{path}: no column {name!r}; expected {', '.join(columns)}, found {', '.join(header)}")
+
+
+def _require_commas(path: Path, header: Sequence[str]) -> None:
+    """Raise DataError where a header is one value with other separators in it, as spreadsheets write in some countries.
+
+    A table of one column has a header without any.
+    """
+    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and mark in header[0]:
+            raise DataError(
+                f"{path}: its columns are separated by {name} ({header[0]!r}), expected commas; save the table as CSV "
+                "with a comma as the separator"
+            )
 
 
 def _fields(line: bytes, path: Path, number: int) -> list[str]:

@@ -21,7 +21,6 @@ def rows_of(path: Path, columns: Sequence[str]) -> list[Row]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restval="")
-            _require_commas(path, reader.fieldnames or [])
             require_columns(path, reader.fieldnames or [], columns)
             found = []
             for row in reader:
@@ -43,19 +42,6 @@ def rows_of(path: Path, columns: Sequence[str]) -> list[Row]:
         raise DataError(f"{path}: not text in UTF-8 ({error.reason}); save the table as CSV in UTF-8") from error
     except csv.Error as error:
         raise DataError(f"{path}: not a CSV table ({error}); save it as CSV in UTF-8") from error
-
-
-def _require_commas(path: Path, header: Sequence[str]) -> None:
-    """Raise DataError where a header is one value with other separators in it, as spreadsheets write in some countries.
-
-    A table of one column has a header without any.
-    """
-    for mark, name in ((";", "semicolons"), ("\t", "tabs")):
-        if len(header) == 1 and mark in header[0]:
-            raise DataError(
-                f"{path}: its columns are separated by {name} ({header[0]!r}), expected commas; save the table as CSV "
-                "with a comma as the separator"
-            )
 
 
 def by_id(path: Path, columns: Sequence[str]) -> dict[str, Row]:

@@ -6,7 +6,6 @@ runs nothing on this machine.
 
 from __future__ import annotations
 
-import io
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -60,11 +59,26 @@ def save(path: Path, spec: Spec, state: Mapping[str, torch.Tensor]) -> None:
         "spec": _plain(asdict(spec)),
         "state": {key: tensor.detach().cpu() for key, tensor in state.items()},
     }
-    # Into memory first: torch reports a full disk as a RuntimeError without a number, Python's own write does not.
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
     with atomic(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+        write(temporary, content)
+
+
+def write(path: Path, values: Mapping[str, Any]) -> None:
+    """`torch.save` that lets through what the system says.
+
+    torch reports a full disk as a RuntimeError without a number. Through a stream of Python's, the OSError is what that
+    error came of; to write into memory first would hold an optimiser's state twice.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    try:
+        with path.open("wb") as stream:
+            torch.save(values, stream)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def load(path: Path) -> tuple[Spec, dict[str, torch.Tensor]]:

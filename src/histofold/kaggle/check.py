@@ -11,10 +11,10 @@ from histofold.config import Config
 from histofold.errors import ConfigError, DataError
 from histofold.evaluation import extents
 from histofold.evaluation.extents import Extent
-from histofold.evaluation.oof import read_table
 from histofold.inference.ensemble import Ensemble
 from histofold.kaggle import csv, likeness
 from histofold.kaggle.validate import Fault, validate
+from histofold.tiles import folds as fold_table
 
 SHOWN = 50
 """Faults that are printed; a wrong dialect makes one for each row."""
@@ -106,6 +106,7 @@ def faults_of(competition: Competition, path: Path, folds: Path | None = None) -
 
     Raises:
         ConfigError: the competition has no CSV.
+        DataError: folds.csv is not one.
     """
     if competition.csv is None:
         raise ConfigError(f"competition.name={competition.name}: it has no submission file to check")
@@ -117,7 +118,7 @@ def faults_of(competition: Competition, path: Path, folds: Path | None = None) -
 def _shapes(competition: Competition, ids: Sequence[str], folds: Path | None) -> dict[str, tuple[int, int]]:
     """Height and width of each sample: from folds.csv where it has them all, because opening every image takes long."""
     if folds is not None and folds.is_file():
-        table = read_table(folds).set_index("sample_id")
+        table = fold_table.read(folds).set_index("sample_id")
         if set(ids) <= set(table.index):
             sizes = table.loc[list(ids), ["height", "width"]].to_numpy(int)
             # 0 stands for a file that could not be read when the folds were made.

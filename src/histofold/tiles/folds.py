@@ -15,6 +15,7 @@ import pandas as pd
 
 from histofold import files
 from histofold.competitions.base import UNREADABLE, Sample
+from histofold.competitions.rows import require_columns
 from histofold.errors import ConfigError, DataError
 
 COLUMNS = ["sample_id", "split", "height", "width", "group", "stratum", "fold"]
@@ -185,12 +186,7 @@ def read(path: Path, samples: Sequence[Sample] | None = None) -> pd.DataFrame:
         raise DataError(f"{path}: no such file; make it with `./run.sh prepare`") from error
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not readable as CSV ({' '.join(str(error).split())})") from error
-    absent = [name for name in COLUMNS if name not in folds.columns]
-    if absent:
-        raise DataError(
-            f"{path}: no column {absent[0]!r}; expected {', '.join(COLUMNS)}, "
-            f"found {', '.join(map(str, folds.columns))}"
-        )
+    require_columns(path, [str(name) for name in folds.columns], COLUMNS)
     for name in ("height", "width", "fold"):
         folds[name] = _integers(folds[name], path, name)
     _check_ids(path, folds, None if samples is None else [sample.sample_id for sample in samples])

@@ -14,6 +14,7 @@ import torch
 
 from histofold.errors import ConfigError, DataError
 from histofold.files import atomic
+from histofold.inference import checkpoint
 
 FORMAT = 1
 LATER = ("scaler",)
@@ -83,22 +84,7 @@ def save(path: Path, progress: Progress, parts: dict[str, Any]) -> None:
     values = {"format": FORMAT, "progress": vars(progress)}
     values.update({name: part.state_dict() for name, part in parts.items()})
     with atomic(path) as temporary:
-        _write(temporary, values)
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    """`torch.save` that lets through what the system says.
-
-    torch reports a full disk as a RuntimeError without a number. Through a stream of Python's, the OSError is what that
-    error came of; to write into memory first would hold the optimiser's state twice.
-    """
-    try:
-        with path.open("wb") as stream:
-            torch.save(values, stream)
-    except RuntimeError as error:
-        if isinstance(error.__context__, OSError):
-            raise error.__context__ from None
-        raise
+        checkpoint.write(temporary, values)
 
 
 def load(path: Path, parts: dict[str, Any]) -> Progress:
