@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pickle
+import unicodedata
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import PIL.Image
 import pytest
@@ -128,7 +130,8 @@ def test_too_few_labels_tell_nothing(folder: Path, png: Any, capsys: pytest.Capt
     competition = opened(folder)
     assert len(competition.doubts(counts)) == 1
     assert competition.doubts({**counts, "b": {}}) == [], "prepared when nobody looked"
-    assert competition.doubts({**counts, "b": {"instances": 0, "touching": 0}}) == [], "two images with objects"
+    (empty,) = competition.doubts({**counts, "b": {"instances": 0, "touching": 0}})
+    assert "holds no object (b)" in empty, "nothing of the two images with objects"
 
 
 def test_objects_that_share_a_corner_do_not_touch() -> None:
@@ -439,3 +442,140 @@ def test_an_index_as_people_write_it(folder: Path, text: str, message: str) -> N
     (folder / "index.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         opened(folder).samples()
+
+
+def into_masks(folder: Path, values: np.ndarray[Any, np.dtype[Any]], name: str = "a.png") -> Competition:
+    """The folder with empty masks/ in place of labels/, but for one file of these values."""
+    shape = values.shape[:2]
+    (folder / "masks").mkdir(exist_ok=True)
+    for key in "abc":
+        PIL.Image.new("RGB", shape[::-1]).save(folder / "images" / f"{key}.png")
+        PIL.Image.new("L", shape[::-1]).save(folder / "masks" / f"{key}.png")
+    (folder / "masks" / "a.png").unlink()
+    PIL.Image.fromarray(values).save(folder / "masks" / name)
+    return opened(folder, labels="masks")
+
+
+def numbered(count: int, factor: int = 1) -> np.ndarray[Any, np.dtype[Any]]:
+    """Squares of 4 × 4 with the numbers 1 to `count` times `factor`, apart, in rows of 20."""
+    rows, columns = np.indices((6 * (1 + (count - 1) // 20), 120))
+    numbers = 1 + rows // 6 * 20 + columns // 6
+    return np.where((rows % 6 < 4) & (columns % 6 < 4) & (numbers <= count), numbers * factor, 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (numbered(200).astype(np.uint8), r"201 values \(0, 1, 2, 3, …\)"),
+        (numbered(300).astype(np.uint16), r"301 values \(0, 1, 2, 3, …\)"),
+        (numbered(2).astype(np.uint8), r"3 values \(0, 1, 2\)"),
+        (numbered(2, 127).astype(np.uint8), r"3 values \(0, 127, 254\)"),
+        (np.minimum(numbered(30) % 2 * 255 + (numbered(30) > 0), 255).astype(np.uint8), r"3 values \(0, 1, 255\)"),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+def test_numbers_among_masks_are_refused(
+    folder: Path, values: np.ndarray[Any, np.dtype[Any]], found: str, name: str
+) -> None:
+    """Cut at 127, the first half of the objects, or a class, was lost without a word."""
+    competition = into_masks(folder, values, name)
+    expected = rf"masks/{name}: expected a binary mask, found {found} that fill areas.*rename masks/ to labels/"
+    with pytest.raises(DataError, match=expected):
+        competition.labels("a")
+
+
+@pytest.mark.parametrize("interpolation", [cv2.INTER_AREA, cv2.INTER_LINEAR, cv2.INTER_CUBIC])
+@pytest.mark.parametrize("factor", [0.5, 0.8, 2.7])
+@pytest.mark.parametrize("top", [100, 255])
+def test_masks_with_grey_rims_are_cut_at_half_of_their_largest_value(
+    folder: Path, interpolation: int, factor: float, top: int
+) -> None:
+    mask = np.zeros((160, 160), np.uint8)
+    for number in range(16):
+        cv2.circle(mask, (20 + number % 4 * 40, 20 + number // 4 * 40), 4 + number, top, -1)
+    grey = cv2.resize(mask, None, fx=factor, fy=factor, interpolation=interpolation).clip(0, top)
+    assert len(np.unique(grey)) > 3
+    labels = into_masks(folder, grey).labels("a")
+    assert labels is not None
+    assert labels.max() == 16
+    assert abs((labels > 0).sum() / factor**2 / (mask > 0).sum() - 1) < 0.06, "the smallest are four pixels wide"
+    if top < 255:
+        return
+    # What was a JPEG before is a little off everywhere.
+    PIL.Image.fromarray(grey).save(folder / "before.jpg", quality=50)
+    labels = into_masks(folder, np.asarray(PIL.Image.open(folder / "before.jpg"))).labels("a")
+    assert labels is not None
+    assert labels.max() == 16
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 100), (0, 255), (1, 2)])
+def test_masks_of_two_values_stay_as_they_are(folder: Path, values: tuple[int, int]) -> None:
+    labels = into_masks(folder, np.asarray(values, np.uint8)[np.minimum(numbered(12), 1)]).labels("a")
+    assert labels is not None
+    assert labels.max() == (12 if values[0] == 0 else 1)
+
+
+def test_a_jpeg_mask_is_cut_at_half_of_its_largest_value(folder: Path) -> None:
+    mask = np.zeros((64, 64), np.uint8)
+    mask[13:47, 21:50] = 100
+    for name in ("a.jpg", "a.tif"):
+        (folder / "masks").mkdir(exist_ok=True)
+        labels = into_masks(folder, mask, name).labels("a")
+        (folder / "masks" / name).unlink()
+        assert labels is not None
+        assert abs(int((labels > 0).sum()) - 34 * 29) <= 8
+
+
+NAMES = {form: [unicodedata.normalize(form, name) for name in ("Müller", "Ångström")] for form in ("NFC", "NFD")}
+
+
+@pytest.mark.parametrize("forms", [("NFD", "NFC", "NFC"), ("NFC", "NFD", "NFC"), ("NFC", "NFC", "NFD")])
+def test_ids_with_accents_are_one_however_they_are_written(
+    folder: Path, png: Any, table: Any, forms: tuple[str, str, str]
+) -> None:
+    for kind, form in zip(("images", "labels"), forms[:2], strict=True):
+        for path in (folder / kind).iterdir():
+            path.unlink()
+        for name in NAMES[form]:
+            png(folder / kind / f"{name}.png", np.zeros((12, 15), np.uint8))
+    groups = [unicodedata.normalize(form, "Köln") for form in ("NFC", "NFD")]
+    table(folder / "index.csv", [["id", "group"], *zip(NAMES[forms[2]], groups, strict=True)])
+    competition = opened(folder)
+    found = competition.samples()
+    assert [(sample.sample_id, sample.group) for sample in found] == [(name, "Köln") for name in NAMES["NFC"]]
+    assert competition.source(NAMES["NFC"][0]).is_file(), "the path is that of the disk"
+    assert competition.labels(NAMES["NFC"][0]) is not None
+
+
+def test_a_solution_with_accents_is_found(folder: Path, table: Any, png: Any) -> None:
+    other = folder.parent / "held_out"
+    png(other / "images" / f"{NAMES['NFC'][0]}.png", np.zeros((9, 9, 3), np.uint8))
+    table(other / "stage1_solution.csv", [["ImageId", "EncodedPixels"], [NAMES["NFD"][0], "1 4"]])
+    labels = opened(folder, test="held_out").labels(NAMES["NFC"][0])
+    assert labels is not None
+    assert labels.sum() == 4
+
+
+def test_columns_are_known_whatever_space_and_case(folder: Path, table: Any) -> None:
+    text = " id , Group, TYPE ,Split\na, p , he, train\nb,p,pas,\nc,q,he,test\n"
+    (folder / "index.csv").write_text(text)
+    found = [(s.sample_id, s.group, s.stratum, s.split) for s in opened(folder).samples()]
+    assert found == [("a", "p", "he", "train"), ("b", "p", "pas", "train"), ("c", "q", "he", "test")]
+    assert [s.group for s in opened(folder, group="Group").samples()] == ["p", "p", "q"], "asked for as it is written"
+    table(folder / "index.csv", [["id", "group", "Group "], ["a", "p", "x"], ["b", "p", "x"], ["c", "q", "x"]])
+    with pytest.raises(DataError, match=r"index\.csv: columns 'group' and 'Group' both count as 'group'; rename"):
+        opened(folder).samples()
+    assert [s.group for s in opened(folder, group="Group").samples()] == ["x", "x", "x"]
+
+
+def test_training_images_without_an_object_are_noted(
+    folder: Path, table: Any, png: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [["a", "train"], ["b", "train"], ["c", "test"]]
+    table(folder / "index.csv", [["id", "split"], *rows])
+    assert "no object" not in preparing(folder, capsys)
+    for key in "bc":
+        png(folder / "labels" / f"{key}.png", np.zeros((12, 15), np.uint8))
+    for truth in ("instances", "mask"):
+        said = preparing(folder, capsys, "prepare.force=true", f"competition.options.truth={truth}")
+        assert f"note: {folder}: the truth of 1 of 2 training images holds no object (b); all is well if" in said

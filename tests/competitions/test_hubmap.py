@@ -187,3 +187,51 @@ def test_feature_collections_are_read_too(hubmap: Path) -> None:
     features.append({"geometry": {"type": "LineString", "coordinates": [[1, 2], [3, 4]]}})  # a stray stroke
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
     assert opened(hubmap).agreement("one") == 1.0
+
+
+def test_one_feature_is_a_list_of_one(hubmap: Path) -> None:
+    path = hubmap / "train" / "one.json"
+    path.write_text(json.dumps(json.loads(path.read_text())[0]))
+    assert opened(hubmap).agreement("one") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ({"type": "Polygon", "coordinates": []}, "an object without features .its type is 'Polygon'"),
+        ({"outlines": []}, "an object without features .its type is None"),
+        ({"features": 3}, "features of type int"),
+    ],
+)
+def test_json_without_features_is_no_empty_mask(hubmap: Path, content: Any, found: str) -> None:
+    (hubmap / "train" / "one.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"one\.json: no list of outlines but {found}.*a FeatureCollection, a Feature"):
+        opened(hubmap).agreement("one")
+
+
+def test_rows_of_the_information_that_are_cut_short(hubmap: Path) -> None:
+    path = hubmap / INFORMATION
+    whole = path.read_text()
+    path.write_text(whole.replace("two.tiff,80,40,102", "two.tiff,80"))
+    with pytest.raises(DataError, match=r"no patient_number for training slide two.*groups=slide"):
+        opened(hubmap).samples()
+    path.write_text("patient_number,image_file\n101,one.tiff\n103\n102,two.tiff\n")
+    assert [sample.group for sample in opened(hubmap).samples()] == ["101", "three", "102"]
+
+
+@pytest.mark.parametrize("name", ["train.csv", "sample_submission.csv"])
+def test_line_ends_of_old_macs(hubmap: Path, name: str) -> None:
+    path = hubmap / name
+    path.write_bytes(path.read_bytes().replace(b"\r\n", b"\r"))
+    with pytest.raises(DataError, match=rf"{name}: line 1: .*found CR alone: save it with LF or CRLF line ends"):
+        opened(hubmap).check()
+
+
+@pytest.mark.parametrize(("split", "stem"), [("train", "one"), ("test", "three")])
+@pytest.mark.parametrize("ending", [".tif", ".TIF"])
+def test_two_slides_with_one_id(hubmap: Path, split: str, stem: str, ending: str) -> None:
+    path = hubmap / split / f"{stem}.tiff"
+    path.with_suffix(ending).write_bytes(path.read_bytes())
+    names = " and ".join(sorted([path.name, stem + ending]))
+    with pytest.raises(DataError, match=f"{split}: {names} have the same id; keep one of them"):
+        opened(hubmap).check()

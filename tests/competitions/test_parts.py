@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -159,3 +162,51 @@ def test_labels_with_numbers_larger_than_the_image_are_numbered_anew(dtype: Any)
 def test_negative_labels() -> None:
     with pytest.raises(DataError, match="negative labels"):
         instances.checked(np.full((2, 2), -1), (2, 2), Path("x.tif"), Path("x.png"))
+
+
+@pytest.mark.parametrize("colours", [1, 2, 3, 4])
+def test_numbers_of_16_bits_keep_their_lower_byte_in_colour_too(tmp_path: Path, colours: int) -> None:
+    numbers = np.arange(300, 312, dtype=np.uint16).reshape(3, 4)
+    stored = np.dstack([numbers] * (colours if colours in (1, 3) else colours - 1))
+    if colours in (2, 4):
+        stored = np.dstack([stored, np.full_like(numbers, 65535)])
+    bits = {1: 0, 2: 4, 3: 2, 4: 6}[colours]
+    (tmp_path / "x.png").write_bytes(deep_png(stored, bits))
+    np.testing.assert_array_equal(images.integers(tmp_path / "x.png", single=True, exact=True), numbers)
+
+
+def deep_png(samples: np.ndarray[Any, np.dtype[np.uint16]], colour_type: int) -> bytes:
+    """A PNG of 16 bits, of any number of channels: neither Pillow nor OpenCV writes grey with alpha."""
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    height, width = samples.shape[:2]
+    lines = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    head = struct.pack(">IIBBBBB", width, height, 16, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("odd", [0.5, 1.9, np.nan, np.inf])
+def test_numbers_that_are_not_whole_are_refused(tmp_path: Path, odd: float) -> None:
+    path = tmp_path / "x.tif"
+    values = np.arange(12, dtype=np.float32).reshape(3, 4)
+    tifffile.imwrite(path, values)
+    np.testing.assert_array_equal(images.integers(path), values)
+    values[1, 1] = odd
+    tifffile.imwrite(path, values)
+    with pytest.raises(DataError, match=rf"x\.tif: holds {odd:g}, expected whole numbers.*save it with integers"):
+        images.integers(path)
+
+
+def test_label_tiffs_of_several_pages_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.tif"
+    pages = np.arange(2 * 8 * 12, dtype=np.uint16).reshape(2, 8, 12)
+    tifffile.imwrite(path, pages, photometric="minisblack")
+    with pytest.raises(DataError, match=r"x\.tif: 2 pages of 8 × 12 pixels, expected one; save all objects"):
+        images.integers(path)
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(pages[0], photometric="minisblack", subifds=1)
+        writer.write(pages[0, ::2, ::2], photometric="minisblack", subfiletype=1)
+        writer.write(pages[0, ::4, ::4], photometric="minisblack")
+        writer.write(pages[0, ::2, ::2], photometric="minisblack", subfiletype=1)
+    np.testing.assert_array_equal(images.integers(path), pages[0])

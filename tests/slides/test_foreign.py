@@ -34,6 +34,7 @@ def fake_openslide(picture: Picture) -> types.ModuleType:
     small = picture.reshape(height // 4, 4, width // 4, 4, 3).mean(axis=(1, 3)) + 0.5
     levels = [picture, small.astype(np.uint8)]
     regions: list[tuple[int, int]] = []
+    told: dict[str, str] = {}
 
     class OpenSlide:
         def __init__(self, path: str) -> None:
@@ -44,7 +45,7 @@ def fake_openslide(picture: Picture) -> types.ModuleType:
             self.level_count = 2
             self.level_dimensions = [level.shape[1::-1] for level in levels]
             self.level_downsamples = [1.0, 4.0]
-            self.properties = {"openslide.level[0].tile-height": "16", "openslide.level[0].tile-width": "16"}
+            self.properties = {"openslide.level[0].tile-height": "16", "openslide.level[0].tile-width": "16", **told}
             self.cache = 32 << 20
 
         def set_cache(self, cache: int) -> None:
@@ -75,6 +76,7 @@ def fake_openslide(picture: Picture) -> types.ModuleType:
     module.OpenSlideVersionError = FakeOpenSlideError  # type: ignore[attr-defined]
     module.OpenSlideCache = int  # type: ignore[attr-defined]
     module.regions = regions  # type: ignore[attr-defined]
+    module.told = told  # type: ignore[attr-defined]
     return module
 
 
@@ -113,6 +115,68 @@ def test_a_scan_is_read_like_any_slide(scan: Path, picture: Picture, naive: Call
         assert np.abs(whole[:, :90] - naive(picture[:300, :416], 4)[:, :90]).max() <= 1.01
         # What the scanner left out is white, like glass.
         assert (slide.window(0, 410, 20, 6) == 255).all()
+
+
+def told_bounds(y: object, x: object, height: object, width: object) -> None:
+    """Let the imitated file say where on its canvas the scan is."""
+    places = {"y": y, "x": x, "height": height, "width": width}
+    sys.modules["openslide"].told.update({f"openslide.bounds-{key}": str(value) for key, value in places.items()})
+
+
+@pytest.mark.parametrize("bounds", [(20, 40, 200, 300), (20, 40, 203, 302), (20, 40, 280, 376), (21, 42, 199, 301)])
+def test_a_scan_on_a_larger_canvas_is_read_from_its_own_corner(
+    scan: Path, picture: Picture, naive: Callable[..., Picture], bounds: tuple[int, int, int, int]
+) -> None:
+    told_bounds(*bounds)
+    y, x, height, width = bounds
+    white = picture[:300, :416].copy()
+    white[:, 408:] = 255
+    part = white[y : y + height, x : x + width]
+    with slides.open(scan) as slide:
+        assert (slide.height, slide.width) == (height, width)
+        # A level whose pixels begin beside the corner would shift everything.
+        assert slide.factors == ([1, 4] if y % 4 == x % 4 == 0 else [1])
+        np.testing.assert_array_equal(slide.window(0, 0, height, width), part)
+        np.testing.assert_array_equal(slide.window(30, 20, 100, 200), part[30:130, 20:220])
+        whole = np.concatenate([rows for _, rows in slide.bands(20, 4)])
+        expected = naive(part, 4)
+        assert whole.shape == expected.shape
+        assert np.abs(whole.astype(int) - expected)[:, :90].max() <= 1
+        with pytest.raises(DataError, match="reaches outside the slide"):
+            slide.window(0, 0, height + 1, width)
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [("", 40, 200, 300), (20.5, 40, 200, 300), (-4, 40, 200, 300), (20, 40, 0, 300), (300, 40, 9, 9)],
+)
+def test_bounds_that_make_no_sense_are_as_if_they_were_not_there(scan: Path, bounds: tuple[object, ...]) -> None:
+    told_bounds(*bounds)
+    with slides.open(scan) as slide:
+        assert (slide.height, slide.width, slide.factors) == (300, 416, [1, 4])
+
+
+def test_a_scan_that_reaches_beyond_its_canvas_ends_there_and_keeps_its_corner(scan: Path, picture: Picture) -> None:
+    told_bounds(20, 40, 281, 999)
+    with slides.open(scan) as slide:
+        assert (slide.height, slide.width) == (280, 376)
+        np.testing.assert_array_equal(slide.window(0, 0, 280, 300), picture[20:300, 40:340])
+
+
+def test_half_told_bounds_are_as_if_they_were_not_there(scan: Path) -> None:
+    told_bounds(20, 40, 200, 300)
+    del sys.modules["openslide"].told["openslide.bounds-width"]
+    with slides.open(scan) as slide:
+        assert (slide.height, slide.width) == (300, 416)
+
+
+def test_tiles_are_decoded_once_where_a_scan_begins_within_one(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told_bounds(20, 40, 200, 300)
+    monkeypatch.setattr("histofold.slides.slide.CHUNK_BYTES", 1)
+    with slides.open(scan) as slide:
+        list(slide.bands(50))
+    rows = [height for _, height in sys.modules["openslide"].regions]
+    assert sorted(rows) == [12, 12, *[16] * 11], "rows 20 to 220 of the file: tiles end at 32, 48, …, 208"
 
 
 def test_a_scan_is_decoded_in_pieces_that_the_plan_counts(

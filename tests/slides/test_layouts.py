@@ -271,6 +271,29 @@ def test_palettes_and_odd_page_counts_are_refused(write_gtiff: Callable[..., Pat
         slides.open(two)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("planarconfig", ["contig", "separate"])
+def test_a_stack_of_pictures_in_colour_is_refused(kind: type[np.generic], planarconfig: str, tmp_path: Path) -> None:
+    """Of which the first was read without a word."""
+    path = tmp_path / "stack.tiff"
+    with tifffile.TiffWriter(path) as writer:
+        for level in range(4):
+            shape = (20, 30, 3) if planarconfig == "contig" else (3, 20, 30)
+            writer.write(np.full(shape, level, kind), photometric="rgb", planarconfig=planarconfig, metadata=None)
+    with pytest.raises(DataError, match=r"stack\.tiff: 4 pages of 20 × 30 pixels in colour.*save the one that is"):
+        slides.open(path)
+
+
+def test_a_picture_beside_smaller_ones_is_read(picture: Picture, tmp_path: Path) -> None:
+    """As scanners do: a thumbnail, levels as pages, a label and a macro image of one size."""
+    path = tmp_path / "scan.tiff"
+    with tifffile.TiffWriter(path) as writer:
+        for page in (picture, picture[::9, ::9], picture[::2, ::2], picture[:40, :50], picture[:40, :50]):
+            writer.write(page, photometric="rgb", tile=(64, 64), metadata=None)
+    with slides.open(path) as slide:
+        np.testing.assert_array_equal(slide.window(0, 0, *picture.shape[:2]), picture)
+
+
 @pytest.mark.parametrize("big", [False, True])
 def test_a_directory_that_claims_more_than_the_file_has_asks_for_no_memory(
     big: bool, picture: Picture, write_gtiff: Callable[..., Path], tmp_path: Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from histofold.competitions.base import UNREADABLE, Sample
 from histofold.config import CompetitionConfig
 from histofold.errors import ConfigError, DataError
 from histofold.tiles import folds
-from histofold.tiles.run import fill_sizes
+from histofold.tiles.run import update
 
 
 def sample(number: int, group: int | str, stratum: str = "s", split: str = "train") -> Sample:
@@ -170,6 +171,70 @@ def test_missing_rows_columns_and_files(written: Path, samples: list[Sample]) ->
         folds.read(written, samples)
 
 
+def test_samples_outside_training_come_and_go_without_losing_edits(written: Path, samples: list[Sample]) -> None:
+    table = pd.read_csv(written, dtype=str).assign(remark="mine, really")
+    table = pd.concat([table[table.columns[::-1]].iloc[5:], table.iloc[:5]])  # another order of rows and columns
+    table.to_csv(written, index=False)
+    others = [one for one in samples if one.sample_id != "00090"] + [sample(95, "y", "pink", "test")]
+    before = written.read_text().splitlines()
+    said = update(written, others)
+    assert said == "\nnote: rows of samples that are not trained on: 1 added, 1 dropped"
+    added = dict(zip(before[0].split(","), written.read_text().splitlines()[-1].split(","), strict=True))
+    assert added == {
+        **{"sample_id": "00095", "split": "test", "height": "10", "width": "20", "group": "y", "stratum": "pink"},
+        **{"fold": "-1", "remark": ""},
+    }
+    assert written.read_text().splitlines()[:-1] == [line for line in before if "00090" not in line]
+    assert len(folds.read(written, others)) == len(samples)
+    assert update(written, others) == "", "once is enough"
+
+
+def test_training_samples_never_come_or_go_by_themselves(written: Path, samples: list[Sample]) -> None:
+    before = written.read_bytes()
+    outside = sample(95, "y", "pink", "test")
+    with pytest.raises(DataError, match="'00000' is not in the data; delete its row"):
+        update(written, [*samples[1:], outside])
+    with pytest.raises(DataError, match="'00050' is in the data but has no row; add it"):
+        update(written, [*samples, sample(50, "y"), outside])
+    with pytest.raises(DataError, match="'00095' is there twice"):
+        update(written, [*samples, outside, replace(outside, split="testA")])
+    assert written.read_bytes() == before
+
+
+@pytest.mark.parametrize(("name", "more"), [("folds.csv", ""), ("folds-two.csv", " folds=two")])
+def test_rows_that_prepare_adds_or_drops_are_left_to_it(
+    samples: list[Sample], tmp_path: Path, name: str, more: str
+) -> None:
+    path = tmp_path / "dsb2018" / name
+    path.parent.mkdir()
+    folds.write(path, folds.make(samples, 5, 0))
+    how = rf"run `\./run\.sh prepare competition=dsb2018{more}`"
+    with pytest.raises(DataError, match=rf"'00095', which is not trained on, is in the data but has no row.*{how}"):
+        folds.read(path, [*samples, sample(95, "y", "pink", "test")])
+    with pytest.raises(DataError, match=rf"'00091', which is not trained on, is not in the data.*{how}"):
+        folds.read(path, samples[:-1])
+
+
+def test_prepare_keeps_edited_folds_when_a_test_image_comes(
+    discs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tests = tmp_path / "tests" / "images"
+    tests.mkdir(parents=True)
+    shutil.copy(discs / "custom" / "images" / "0.png", tests / "old.png")
+    places = [f"paths.input={discs}", f"paths.prepared={tmp_path}", f"competition.options.test={tests.parent}"]
+    command = ["competition=folders", "prepare.n_folds=2", "prepare.workers=1", *places]
+    assert main("prepare", command) == 0
+    table = tmp_path / "custom" / "folds.csv"
+    edited = table.read_text().replace("\n", ",\n").replace(",\n", ",remark\n", 1)
+    table.write_text(edited)
+    shutil.copy(tests / "old.png", tests / "new.png")
+    capsys.readouterr()
+    assert main("prepare", command) == 0
+    assert "note: rows of samples that are not trained on: 1 added, 0 dropped" in capsys.readouterr().out
+    assert table.read_text().startswith(edited)
+    assert [line.split(",")[:2] for line in table.read_text()[len(edited) :].splitlines()] == [["new", "test"]]
+
+
 def test_one_group_is_no_cross_validation_and_the_splits_are_named() -> None:
     alone = [sample(1, "p"), sample(2, "p"), sample(3, "q", split="validation"), sample(4, "r", split="testA")]
     with pytest.raises(DataError, match=r"images of 1 groups.*splits found are train 2, testA 1, validation 1"):
@@ -189,8 +254,10 @@ def test_an_unreadable_image_is_left_out_until_it_can_be_read(samples: list[Samp
     assert "00002" not in set(folds.in_cv(made).sample_id)
     folds.write(path, made)
     before = made.set_index("sample_id")
-    assert fill_sizes(path, broken) == 0
-    assert fill_sizes(path, samples) == 1
+    was = path.stat()
+    update(path, broken)
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (was.st_ino, was.st_mtime_ns), "nothing to write"
+    update(path, samples)
     after = folds.read(path, samples).set_index("sample_id")
     assert after.loc["00002"].tolist() == ["train", 10, 20, "1", "dark", before.loc["00003", "fold"]]
     assert after.drop("00002").equals(before.drop("00002")), "nothing else changes"
@@ -201,7 +268,7 @@ def test_a_mended_image_of_a_new_group_goes_to_the_smallest_fold(samples: list[S
     folds.write(path, folds.make([*samples, unread(70)], 5, 0))
     edit(path, _00000_fold=-1, _00001_fold=-1)
     smallest = folds.in_cv(folds.read(path)).groupby("fold").size().idxmin()
-    fill_sizes(path, [*samples, sample(70, "new", "pink")])
+    update(path, [*samples, sample(70, "new", "pink")])
     found = folds.read(path).set_index("sample_id").loc["00070"]
     assert found.tolist() == ["train", 10, 20, "new", "pink", smallest]
 
@@ -221,9 +288,9 @@ def test_a_mended_image_that_joins_two_groups(samples: list[Sample], tmp_path: P
 
     before = path.read_bytes()
     with pytest.raises(DataError, match=r"'00070' can be read now.* in fold 0 and .* in fold 1; prepare\.force=true"):
-        fill_sizes(path, joined(apart))
+        update(path, joined(apart))
     assert path.read_bytes() == before
-    fill_sizes(path, joined(same))
+    update(path, joined(same))
     after = folds.read(path).set_index("sample_id")
     assert after.loc["00070", "fold"] == table.fold[one]
     assert after.group["00070"] == after.group[one] == after.group[same]

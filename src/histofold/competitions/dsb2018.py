@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from histofold.competitions import fields, images, instances
 from histofold.competitions.base import Competition, Image, Labels, Place, Sample
-from histofold.competitions.rows import RowIndex
+from histofold.competitions.rows import RowIndex, nfc
 from histofold.errors import ConfigError, DataError
 from histofold.files import digest
 from histofold.kaggle.csv import CsvFormat
@@ -102,9 +102,9 @@ class Dsb2018(Competition):
         for folder in (TRAIN, self._stage[0]):
             if (self.root / folder / sample_id).is_dir():
                 found = images.listed(self.root / folder / sample_id / "images")
-                if sample_id not in found:
+                if nfc(sample_id) not in found:
                     raise self.missing(f"{folder}/{sample_id}/images/{sample_id}.png is missing, half a download")
-                return found[sample_id]
+                return found[nfc(sample_id)]
         raise DataError(f"{self.root}: no image {sample_id!r} in {TRAIN}/ or {self._stage[0]}/")
 
     def files(self, sample_id: str) -> list[Path]:

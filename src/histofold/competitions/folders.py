@@ -175,7 +175,21 @@ class Folders(Competition):
         return found
 
     def doubts(self, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-        """A line for each folder of labels of instances none of which touch: they may be those of a binary mask."""
+        """Training images without an object, and folders of labels none of which touch: they may be those of a mask."""
+        return [*self._without_objects(counts), *self._untouching(counts)]
+
+    def _without_objects(self, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
+        train = sorted(item.sample_id for item in self._items.values() if item.split == "train")
+        empty = [key for key in train if counts.get(key, {}).get("instances") == 0]
+        if not empty:
+            return []
+        shown = ", ".join(empty[:3]) + (", …" if len(empty) > 3 else "")
+        return [
+            f"{self.root}: the truth of {len(empty)} of {len(train)} training images holds no object ({shown}); all is "
+            "well if there is nothing to find in them"
+        ]
+
+    def _untouching(self, counts: Mapping[str, Mapping[str, int]]) -> list[str]:
         # Glomeruli hardly ever touch, and what is said to be merged is known.
         if self.truth == "mask" or self.settings["layout"] == "glomeruli" or self.merged:
             return []

@@ -8,6 +8,7 @@ information table of the competition is wrong for one slide (c68fe75ea, 19,780 f
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -184,8 +185,7 @@ class HubmapKidney(Competition):
     def _slides(self, split: str) -> dict[str, Path]:
         cache: dict[str, dict[str, Path]] = self.__dict__.setdefault("_found", {})
         if split not in cache:
-            folder = self.root / split
-            cache[split] = {path.stem: path for path in sorted(folder.glob("*")) if _is_slide(path)}
+            cache[split] = _by_stem(path for path in sorted((self.root / split).glob("*")) if _is_slide(path))
         return cache[split]
 
     @cached_property
@@ -196,7 +196,9 @@ class HubmapKidney(Competition):
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream)
             require_columns(path, reader.fieldnames or [], ["image_file", "patient_number"])
-            return {Path(row["image_file"]).stem: row["patient_number"].strip() for row in reader}
+            # A row that is cut short gives None for what it lacks.
+            pairs = [(row["image_file"] or "", row["patient_number"] or "") for row in reader]
+        return {Path(name).stem: patient.strip() for name, patient in pairs if name.strip()}
 
     def _group(self, sample_id: str, split: str) -> str:
         if self.settings["groups"] == "slide":
@@ -215,6 +217,20 @@ class HubmapKidney(Competition):
 def _is_slide(path: Path) -> bool:
     """Whether a file is a slide and not what programs leave beside one: `X.tiff.ovr`, `X.tiff.aux.xml`, `._X.tiff`."""
     return path.suffix.lower() in (".tif", ".tiff") and not path.name.startswith(".")
+
+
+def _by_stem(paths: Iterable[Path]) -> dict[str, Path]:
+    """Slides by id.
+
+    Raises:
+        DataError: two share a stem, so that an id would mean two slides.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        first = found.setdefault(path.stem, path)
+        if first != path:
+            raise DataError(f"{path.parent}: {first.name} and {path.name} have the same id; keep one of them")
+    return found
 
 
 def _dice(first: RunMask, second: RunMask) -> float:

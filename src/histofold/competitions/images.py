@@ -13,6 +13,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from histofold.competitions.rows import nfc
 from histofold.errors import DataError
 from histofold.files import reading
 
@@ -34,7 +35,7 @@ def hidden(path: Path, root: Path) -> bool:
 
 
 def listed(folder: Path) -> dict[str, Path]:
-    """Images directly in `folder`, by stem, sorted; hidden files are ignored.
+    """Images directly in `folder`, by stem as `nfc` gives it, sorted; hidden files are ignored.
 
     Raises:
         DataError: two files share a stem, so that an id would mean two images.
@@ -43,9 +44,10 @@ def listed(folder: Path) -> dict[str, Path]:
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.suffix.lower() not in SUFFIXES or hidden(path, folder):
             continue
-        if path.stem in found:
-            raise DataError(f"{folder}: {found[path.stem].name} and {path.name} have the same id; keep one of them")
-        found[path.stem] = path
+        key = nfc(path.stem)
+        if key in found:
+            raise DataError(f"{folder}: {found[key].name} and {path.name} have the same id; keep one of them")
+        found[key] = path
     return found
 
 
@@ -141,15 +143,15 @@ def integers(path: Path, single: bool = False, exact: bool = False) -> NDArray[n
         exact: each number counts: refuse JPEG, which changes them, and leaves some around every object.
 
     Raises:
-        DataError: missing, cut short, not an image, or in colour or JPEG where that is refused.
+        DataError: missing, cut short, not an image, several pages or numbers that are not whole, or in colour or JPEG
+            where that is refused.
     """
-    if path.suffix.lower() in TIFF:
-        values = _tiff_integers(path, exact)
-    else:
-        with _opened(path) as image:
-            _numbers_kept(path, image.format if exact else None)
-            # Palette labels (GlaS-like BMP) keep their indices: np.asarray of mode P gives them, convert() would not.
-            values = np.asarray(image.convert("RGB") if image.mode in ("RGBA", "LA", "PA") else image)
+    if exact and is_jpeg(path):
+        raise DataError(
+            f"{path}: is compressed as JPEG, which changes label numbers; save the labels anew as PNG, or as TIFF "
+            "without JPEG (in this file they are lost), or put binary masks into masks/"
+        )
+    values = _tiff_integers(path) if path.suffix.lower() in TIFF else _plain_integers(path)
     values = values.astype(np.uint8) if values.dtype == bool else values
     if values.ndim == 2:
         return values
@@ -161,19 +163,77 @@ def integers(path: Path, single: bool = False, exact: bool = False) -> NDArray[n
     return np.asarray(values.max(axis=2))
 
 
-def _numbers_kept(path: Path, *formats: str | None) -> None:
-    """Raise DataError where one of the formats of a label file is JPEG, whatever its ending says."""
-    if any(str(name).upper() in JPEG for name in formats):
+def is_jpeg(path: Path) -> bool:
+    """Whether the pixels of an image are compressed as JPEG, whatever its ending says.
+
+    Raises:
+        DataError: missing or not an image.
+    """
+    if path.suffix.lower() in TIFF:
+        with _dataset(path) as source:
+            names = (source.driver, source.profile.get("compress"))
+    else:
+        with _opened(path) as image:
+            names = (image.format, None)
+    return any(str(name).upper() in JPEG for name in names)
+
+
+def _plain_integers(path: Path) -> NDArray[np.integer[Any]]:
+    """Numbers (H, W) or (H, W, channels) of what is no TIFF, without alpha."""
+    with _opened(path) as image:
+        if _is_deep(image) and not image.mode.startswith("I"):
+            image.load()  # As in `rgb`: Pillow would give the upper byte alone.
+            return _deep(path)
+        # Palette labels (GlaS-like BMP) keep their indices: np.asarray of mode P gives them, convert() would not.
+        return np.asarray(image.convert("RGB") if image.mode in ("RGBA", "LA", "PA") else image)
+
+
+def _tiff_integers(path: Path) -> NDArray[np.integer[Any]]:
+    """Numbers (H, W, channels) of a TIFF, without alpha.
+
+    Raises:
+        DataError: missing, broken, several pages of one size, or numbers that are not whole.
+    """
+    from rasterio.enums import ColorInterp
+
+    with _dataset(path) as source:
+        _require_one_page(path, source)
+        kinds = zip(source.indexes, source.colorinterp, strict=True)
+        bands = [band for band, kind in kinds if kind != ColorInterp.alpha]
+        values = np.asarray(source.read(bands or source.indexes))
+    if values.dtype.kind == "f":
+        odd = values[~(np.isfinite(values) & (values == np.rint(values)))]
+        if odd.size:
+            raise DataError(
+                f"{path}: holds {odd[0]:g}, expected whole numbers, 0 for background; save it with integers of 8 or 16 "
+                "bits"
+            )
+        values = values.astype(np.int64)
+    return values.transpose(1, 2, 0)
+
+
+def _require_one_page(path: Path, source: Any) -> None:
+    """Raise DataError where a TIFF has several pages of the size of its first: which one is the truth?
+
+    Smaller ones are thumbnails or a pyramid.
+    """
+    import rasterio
+
+    count = 0
+    for page in source.subdatasets:
+        with rasterio.open(page) as other:
+            count += other.shape == source.shape
+    if count > 1:
         raise DataError(
-            f"{path}: is compressed as JPEG, which changes label numbers; save the labels anew as PNG, or as TIFF "
-            "without JPEG (in this file they are lost), or put binary masks into masks/"
+            f"{path}: {count} pages of {source.height} × {source.width} pixels, expected one; save all objects as one "
+            "page, or each page as a file with an image of its own"
         )
 
 
-def _tiff_integers(path: Path, exact: bool) -> NDArray[np.integer[Any]]:
-    """Numbers (H, W, channels) of a TIFF, without alpha; `exact` as in `integers`."""
+@contextmanager
+def _dataset(path: Path) -> Iterator[Any]:
+    """A TIFF as rasterio opens it, with its errors as ours."""
     import rasterio
-    from rasterio.enums import ColorInterp
     from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
     if not path.is_file():
@@ -182,16 +242,9 @@ def _tiff_integers(path: Path, exact: bool) -> NDArray[np.integer[Any]]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             with rasterio.open(path) as source:
-                if exact:
-                    _numbers_kept(path, source.driver, source.profile.get("compress"))
-                kinds = zip(source.indexes, source.colorinterp, strict=True)
-                bands = [band for band, kind in kinds if kind != ColorInterp.alpha]
-                values = np.asarray(source.read(bands or source.indexes))
+                yield source
     except RasterioError as error:
         raise DataError(f"{path}: not a whole TIFF ({_line(error)}); copy or download it again") from error
-    if values.dtype.kind == "f":
-        values = values.astype(np.int64)
-    return values.transpose(1, 2, 0)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from histofold.competitions import images, tables
+from histofold.competitions.rows import nfc
 from histofold.errors import DataError
 
 
@@ -16,7 +17,8 @@ class Item:
     """One image of a folder competition: where its pixels and truth are.
 
     Attributes:
-        sample_id, split, group, stratum: as in `Sample`; group and stratum are None where the layout does not say.
+        sample_id, split, group, stratum: as in `Sample`; group and stratum are None where the layout does not say. The
+            id is as in `rows.nfc`, whatever the disk calls the file.
         image: file of the pixels.
         labels: file of the truth, None where it is unknown.
         reader: how the truth is read, a key of `readers.READERS`.
@@ -31,6 +33,9 @@ class Item:
     group: str | None = None
     stratum: str | None = None
     zoom: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sample_id", nfc(self.sample_id))
 
 
 def pictures_in(root: Path, folder: str) -> dict[str, Path]:
@@ -66,7 +71,7 @@ def indexed(items: list[Item], path: Path, settings: Mapping[str, Any]) -> list[
     Raises:
         DataError: rows and images do not belong together one to one, or a named column is missing.
     """
-    named = {key: settings[key] for key in ("group", "stratum", "split")}
+    named = {key: nfc(settings[key]) if settings[key] else None for key in ("group", "stratum", "split")}
     if not path.is_file():
         absent = next((key for key, column in named.items() if column), None)
         if absent:

@@ -26,6 +26,7 @@ from typing import Any
 
 from histofold.competitions import images, tables
 from histofold.competitions.items import Item, found, indexed, pictures_in, same_ids, split_of, unique
+from histofold.competitions.rows import nfc
 from histofold.errors import DataError
 
 WORD = r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+"
@@ -97,10 +98,10 @@ def monuseg(root: Path, settings: Mapping[str, Any]) -> list[Item]:
         return _monuseg_labels(root, settings)
     items = []
     for path in (path for path in _below(root, "*") if path.suffix.lower() in images.SUFFIXES):
-        if path.stem not in outlines:
+        if nfc(path.stem) not in outlines:
             raise DataError(f"{root}: {path.relative_to(root)} has no {path.stem}.xml, half a download")
         split, group = _named_test(path.parent, root), _patient(path.stem)
-        items.append(Item(path.stem, split, path, outlines[path.stem], "aperio", group=group))
+        items.append(Item(path.stem, split, path, outlines[nfc(path.stem)], "aperio", group=group))
     unique(items, root)
     return indexed(found(items, root, "<id>.tif and <id>.xml"), root / str(settings["index"]), settings)
 
@@ -116,9 +117,9 @@ def _outlines(root: Path) -> dict[str, Path]:
         # What GDAL leaves beside an image that it read, A.png.aux.xml, outlines nothing.
         if path.suffix.lower() != ".xml" or path.name.lower().endswith(".aux.xml"):
             continue
-        if path.stem in outlines:
-            raise DataError(f"{root}: {outlines[path.stem]} and {path} both outline {path.stem}; keep one of them")
-        outlines[path.stem] = path
+        if nfc(path.stem) in outlines:
+            raise DataError(f"{root}: {outlines[nfc(path.stem)]} and {path} both outline {path.stem}; keep one of them")
+        outlines[nfc(path.stem)] = path
     return outlines
 
 

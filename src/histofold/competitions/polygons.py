@@ -20,26 +20,51 @@ Ring = NDArray[np.int32]
 def read(path: Path) -> list[list[Ring]]:
     """Polygons of a JSON file, each a list of rings: the outline, then holes.
 
-    Takes Kaggle's plain list of features as well as a FeatureCollection, polygons and multipolygons. Points and lines,
-    which drawing tools leave behind, have no area and are passed over.
+    Takes what `features` takes, polygons and multipolygons. Points and lines, which drawing tools leave behind, have no
+    area and are passed over.
 
     Raises:
         DataError: not JSON, or a feature without geometry.
     """
-    content = files.read_json(path)
-    features = content.get("features", []) if isinstance(content, dict) else content
-    if not isinstance(features, list):
-        raise DataError(f"{path}: no list of outlines but {type(features).__name__}; expected GeoJSON")
+    try:
+        found = features(files.read_json(path))
+    except ValueError as error:
+        raise DataError(f"{path}: no list of outlines but {error}") from error
     polygons: list[list[Ring]] = []
-    for number, feature in enumerate(features):
+    for number, feature in enumerate(found):
         try:
-            geometry = feature["geometry"]
-            kind, coordinates = geometry["type"], geometry["coordinates"]
-            parts = [coordinates] if kind == "Polygon" else coordinates if kind == "MultiPolygon" else []
-            polygons += [[_ring(ring) for ring in part] for part in parts]
+            polygons += [[_ring(ring) for ring in part] for part in areas(feature)]
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise DataError(f"{path}: feature {number} is no outline ({error!r}); expected GeoJSON") from error
     return polygons
+
+
+def features(content: Any) -> list[Any]:
+    """Features of a JSON file's content: Kaggle's plain list, a FeatureCollection, or one Feature alone.
+
+    Raises:
+        ValueError: none of these; says what it is, and what was expected.
+    """
+    found, what = content, type(content).__name__
+    if isinstance(content, dict) and "features" in content:
+        found, what = content["features"], f"features of type {type(content['features']).__name__}"
+    elif isinstance(content, dict):
+        found = [content] if "geometry" in content else None
+        what = f"an object without features (its type is {content.get('type')!r})"
+    if not isinstance(found, list):
+        raise ValueError(f"{what}; expected GeoJSON: a FeatureCollection, a Feature, or a list of features")
+    return found
+
+
+def areas(feature: Any) -> list[Any]:
+    """Polygons of a feature as the file has them, each a list of rings; none for what has no area.
+
+    Raises:
+        KeyError, TypeError: no feature with geometry.
+    """
+    geometry = feature["geometry"]
+    kind, coordinates = geometry["type"], geometry["coordinates"]
+    return [coordinates] if kind == "Polygon" else coordinates if kind == "MultiPolygon" else []
 
 
 def _ring(points: Any) -> Ring:

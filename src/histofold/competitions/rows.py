@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import csv
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from histofold.errors import DataError
+
+
+def nfc(text: str) -> str:
+    """The text with one character for a letter and its accent: a Mac writes names of files with two, others with one.
+
+    Ids are compared so, and leave so; paths stay as the disk has them.
+    """
+    return unicodedata.normalize("NFC", text)
 
 
 @dataclass(frozen=True)
@@ -51,12 +61,19 @@ class RowIndex:
         return cls(path, header, {key: tuple(value) for key, value in found.items()})
 
     def __contains__(self, key: str) -> bool:
-        """Whether the id has a row."""
-        return key in self.offsets
+        """Whether the id has a row, however its accents are written."""
+        return nfc(key) in self._places
 
     def ids(self) -> list[str]:
-        """Ids in the order of their first rows."""
+        """Ids as they are written there, in the order of their first rows."""
         return list(self.offsets)
+
+    @cached_property
+    def _places(self) -> dict[str, tuple[tuple[int, int], ...]]:
+        found: dict[str, tuple[tuple[int, int], ...]] = {}
+        for key, places in self.offsets.items():
+            found[nfc(key)] = (*found.get(nfc(key), ()), *places)
+        return found
 
     def rows(self, key: str) -> list[dict[str, str]]:
         """The rows of one id as dictionaries by column, empty when there are none.
@@ -66,7 +83,7 @@ class RowIndex:
         """
         rows = []
         with self.path.open("rb") as stream:
-            for offset, number in self.offsets.get(key, ()):
+            for offset, number in self._places.get(nfc(key), ()):
                 stream.seek(offset)
                 fields = _fields(stream.readline(), self.path, number)
                 if len(fields) != len(self.header):
@@ -104,7 +121,13 @@ def _fields(line: bytes, path: Path, number: int) -> list[str]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: line {number}: not text in UTF-8") from error
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
-    return next(csv.reader([text]), [])
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error as error:  # Its fields may be of any length by now: a line end is left, CR without LF.
+        raise DataError(
+            f"{path}: line {number}: {error}; expected rows that end in LF or CRLF, found CR alone: save it with LF or "
+            "CRLF line ends"
+        ) from error
 
 
 def _id(line: bytes, position: int, path: Path, number: int) -> str:

@@ -6,22 +6,28 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from histofold.competitions.rows import require_columns
+from histofold.competitions.rows import nfc, require_columns
 from histofold.errors import DataError
 
 Row = dict[str, str]
+
+KNOWN = ("id", "group", "type", "split")
+"""Columns of tables beside images that are known without being named, whatever the case of their letters."""
 
 
 def rows_of(path: Path, columns: Sequence[str]) -> list[Row]:
     """Every row by column, but those without any value; a row that ends early has empty values.
 
+    Names and values are without the space around them, and their accents as in `nfc`.
+
     Raises:
-        DataError: no such file, one of `columns` is missing, not text in UTF-8, or more values than the header has.
+        DataError: no such file, one of `columns` is missing or there twice, not text in UTF-8, or more values than the
+            header has.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restval="")
-            require_columns(path, reader.fieldnames or [], columns)
+            reader.fieldnames = _header(path, reader.fieldnames or [], columns)
             found = []
             for row in reader:
                 beyond = row.pop(None, [])  # where csv keeps what goes beyond the header
@@ -31,7 +37,7 @@ def rows_of(path: Path, columns: Sequence[str]) -> list[Row]:
                         f"{len(row)}; put a value that holds a comma in quotes"
                     )
                 if any(text.strip() for text in row.values()):
-                    found.append(row)
+                    found.append({name: nfc(text.strip()) for name, text in row.items()})
             return found
     except FileNotFoundError as error:
         raise DataError(
@@ -44,15 +50,28 @@ def rows_of(path: Path, columns: Sequence[str]) -> list[Row]:
         raise DataError(f"{path}: not a CSV table ({error}); save it as CSV in UTF-8") from error
 
 
+def _header(path: Path, names: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """Names of columns as `rows_of` gives them: `Group ` is the known `group`, unless `Group` was asked for."""
+    stripped = [nfc(name.strip()) for name in names]
+    header = [name.lower() if name.lower() in KNOWN and name not in columns else name for name in stripped]
+    require_columns(path, header, columns)
+    for wanted in (*columns, *KNOWN):
+        same = [name for name, meant in zip(stripped, header, strict=True) if meant == wanted]
+        if len(same) > 1:
+            found = " and ".join(map(repr, same))
+            raise DataError(f"{path}: columns {found} both count as {wanted!r}; rename or remove one of them")
+    return header
+
+
 def by_id(path: Path, columns: Sequence[str]) -> dict[str, Row]:
-    """Rows by the first of `columns`, without the space around it.
+    """Rows by the first of `columns`.
 
     Raises:
         DataError: as `rows_of`, or two rows have the same id.
     """
     found: dict[str, Row] = {}
     for row in rows_of(path, columns):
-        key = row[columns[0]].strip()
+        key = row[columns[0]]
         if key in found:
             raise DataError(f"{path}: {columns[0]} {key!r} is there twice; each has one row, remove the other")
         found[key] = row
@@ -60,12 +79,12 @@ def by_id(path: Path, columns: Sequence[str]) -> dict[str, Row]:
 
 
 def value(path: Path, key: str, row: Row, column: str) -> str:
-    """What the row of `key` says in `column`, without the space around it.
+    """What the row of `key` says in `column`.
 
     Raises:
         DataError: nothing.
     """
-    text = row[column].strip()
+    text = row[column]
     if not text:
         raise DataError(f"{path}: the row of {key} has no {column!r}; fill it in")
     return text

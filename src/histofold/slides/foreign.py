@@ -20,7 +20,7 @@ BLENDING = 8
 """Bytes for a pixel while it is blended: four of 16 bits."""
 CACHE_BYTES = 16 << 20
 """openslide's cache of decoded tiles, of each handle. Rows are read from left to right once, so it may be small."""
-ENDINGS = {".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi"}
+ENDINGS = (".svs", ".ndpi", ".mrxs", ".scn", ".vms", ".vmu", ".bif", ".svslide", ".czi")
 """File name endings that are opened with openslide and not as plain TIFF."""
 
 
@@ -46,23 +46,52 @@ def _openslide(path: Path) -> Any:
 
 
 def read_layout(path: Path) -> Layout:
-    """Sizes and levels of a slide.
+    """Sizes and levels of a slide, of the part that was scanned where the file says which.
+
+    MRXS, SCN and others lie on a canvas that is mostly empty, whose `openslide.bounds-…` tell where the scan is. QuPath
+    shows that part alone and counts pixels from its corner, and so do all that is read and written here.
 
     Raises:
         DataError: openslide is not installed, or does not know the file.
     """
     with _openslide(path) as slide:
-        width, height = slide.dimensions
-        levels = [Level(0, 1, height, width, _tile(slide, 0)[0])]
-        for number in range(1, slide.level_count):
-            level_width, level_height = slide.level_dimensions[number]
-            factor = round(slide.level_downsamples[number])
-            if abs(width / factor - level_width) < 1 and abs(height / factor - level_height) < 1:
-                levels.append(Level(number, factor, level_height, level_width, _tile(slide, number)[0]))
+        bounds = _bounds(slide)
+        found = (_level(slide, number, bounds) for number in range(slide.level_count))
+        levels = tuple(level for level in found if level is not None)
         rows, columns = _tile(slide, 0)
     # RGBA of a piece twice, openslide's and ours, and what blending needs of it.
     piece = (2 * 4 + BLENDING) * rows * _columns(columns)
-    return Layout("uint8", 255, tuple(levels), CACHE_BYTES + piece)
+    return Layout("uint8", 255, levels, CACHE_BYTES + piece)
+
+
+def _bounds(slide: Any) -> tuple[int, int, int, int]:
+    """Row, column, height and width of the scanned part; the whole canvas where that is not told, or absurd."""
+    width, height = slide.dimensions
+    told = [slide.properties.get(f"openslide.bounds-{key}", "") for key in ("y", "x", "height", "width")]
+    try:
+        y, x, rows, columns = (int(text) for text in told)
+    except ValueError:
+        return 0, 0, height, width
+    # A scan may reach beyond the canvas, where there is nothing to read; its corner is the origin all the same.
+    rows, columns = min(rows, height - y), min(columns, width - x)
+    return (y, x, rows, columns) if min(y, x) >= 0 and min(rows, columns) > 0 else (0, 0, height, width)
+
+
+def _level(slide: Any, number: int, bounds: tuple[int, int, int, int]) -> Level | None:
+    """One resolution within the bounds; None where its pixels are not whole numbers of full-size ones from there on."""
+    width, height = slide.dimensions
+    level_width, level_height = slide.level_dimensions[number]
+    factor = round(slide.level_downsamples[number])
+    y, x, rows, columns = bounds
+    if abs(width / factor - level_width) >= 1 or abs(height / factor - level_height) >= 1 or y % factor or x % factor:
+        return None
+    # What is no whole pixel at the end of the bounds shares its pixel with what is outside of them.
+    inner_rows = level_height - y // factor if y + rows == height else rows // factor
+    inner_columns = level_width - x // factor if x + columns == width else columns // factor
+    if min(inner_rows, inner_columns) < 1:
+        return None
+    above, left = y // factor, x // factor
+    return Level(number, factor, inner_rows, inner_columns, _tile(slide, number)[0], above=above, left=left)
 
 
 def _tile(slide: Any, number: int) -> tuple[int, int]:
@@ -93,6 +122,8 @@ class OpenslideSource:
             DataError: the rows cannot be decoded.
         """
         rows, columns = self._tile
+        # Tiles are counted from the corner of the file, not of the scan.
+        y, x = y + self._level.above, x + self._level.left
         for top, bottom in _cuts(y, y + out.shape[1], rows):
             for left, right in _cuts(x, x + out.shape[2], _columns(columns)):
                 part = out[:, top - y : bottom - y, left - x : right - x]

@@ -50,6 +50,7 @@ class Level:
         sequential: rows can only be decoded from the top (one compressed strip), or a strip is so tall that no two
             should be decoded at once, so that one handle must read them all.
         planes: where the colours are.
+        above, left: rows and columns of the file before its first, in its own pixels; blocks are counted from there.
     """
 
     number: int
@@ -60,6 +61,8 @@ class Level:
     block_bytes: int = 0
     sequential: bool = False
     planes: tuple[Plane, ...] = ()
+    above: int = 0
+    left: int = 0
 
     @property
     def piecewise(self) -> bool:
@@ -150,7 +153,17 @@ def _white(path: Path, main: Any, ceiling: int) -> int:
 
 
 def _planes(path: Path, name: str, main: Any, every: Sequence[str]) -> tuple[Plane, ...]:
-    """Datasets and bands of the colours; alpha, the fourth band or page, is left out."""
+    """Datasets and bands of the colours; alpha, the fourth band or page, is left out.
+
+    Raises:
+        DataError: several pages of one size that are not the bands of one picture.
+    """
+    alike = [page for page in every if _alike(path, page, main)]
+    if main.count > 1 and len(alike) > 1:
+        raise DataError(
+            f"{path}: {len(alike)} pages of {main.height} × {main.width} pixels in colour, as of a stack, expected "
+            "one; save the one that is meant, or each as a file of its own"
+        )
     if main.count in (3, 4):
         if main.interleaving is not None and main.interleaving.value == "BAND":
             # A handle for each plane: one that changes planes would begin a long strip again at every change.
@@ -158,18 +171,17 @@ def _planes(path: Path, name: str, main: Any, every: Sequence[str]) -> tuple[Pla
         return (Plane(name, (1, 2, 3)),)
     if main.count not in (1, 2):
         raise DataError(f"{path}: {main.count} bands, expected grey, RGB or RGBA")
-    pages = [page for page in every if _alike(path, page, main)] if main.count == 1 else []
-    if len(pages) in (3, 4):
-        return tuple(Plane(page, (1,)) for page in pages[:3])
-    if len(pages) > 1:
-        raise DataError(f"{path}: {len(pages)} pages of one band, expected one (grey), three (RGB) or four (RGBA)")
+    if len(alike) in (3, 4):
+        return tuple(Plane(page, (1,)) for page in alike[:3])
+    if len(alike) > 1:
+        raise DataError(f"{path}: {len(alike)} pages of one band, expected one (grey), three (RGB) or four (RGBA)")
     return (Plane(name, (1,)),)
 
 
 def _alike(path: Path, page: str, other: Any, overview: int = -1) -> bool:
-    """Whether a page, or one level of its pyramid, could be another band of the picture `other`."""
+    """Whether a page, or one level of its pyramid, could be another band of the picture `other`, or another picture."""
     with open_dataset(path, page, overview) as dataset:
-        return bool(dataset.shape == other.shape and dataset.count == 1 and dataset.dtypes == other.dtypes)
+        return bool(dataset.shape == other.shape and dataset.count == other.count and dataset.dtypes == other.dtypes)
 
 
 def _pyramid(path: Path, main: Any, planes: Sequence[Plane]) -> Iterator[tuple[int, int, Any]]:

@@ -207,7 +207,8 @@ class Slide:
         (top, bottom), (left, right) = rows, columns
         kind = np.dtype(self._layout.kind)
         count = _chunk_rows(level, 3 * (right - left) * kind.itemsize)
-        edges = _edges(top, bottom, count, level.block_rows)
+        above = level.above
+        edges = [edge - above for edge in _edges(top + above, bottom + above, count, level.block_rows)]
         handles = self._handles[level.number]
         threads = min(1 if level.sequential else self.threads, len(edges) - 1)
 

@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from histofold.errors import DataError
 from histofold.files import atomic, digest
+from histofold.slides import foreign
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp")
 """Endings of what is always read whole."""
-ENDINGS = (*PICTURES, ".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".vms")
+ENDINGS = (*PICTURES, ".tif", ".tiff", *foreign.ENDINGS)
 SOURCE = "source.txt"
 """Name of the file that says which folder of images the results beside it are of: its path, and a digest of it."""
 KINDS = {"labels": ".tif", "geojson": ".geojson", "overlays": ".png"}

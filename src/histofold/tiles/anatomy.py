@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from histofold import files
+from histofold.competitions import polygons
 from histofold.errors import DataError
 
 WEIGHTS = {"cortex": 1.0, "medulla": 0.25}
@@ -24,7 +25,8 @@ class Anatomy:
     """Sampling weight of every place of a slide, as a coarse map.
 
     Args:
-        path: GeoJSON-like list of features with a classification name, in full-size pixels (x, y).
+        path: GeoJSON-like list of features with a classification name, in full-size pixels (x, y). What has no name or
+            no area, as strokes and points that drawing tools leave behind, is passed over.
         height, width: of the slide.
 
     Raises:
@@ -35,9 +37,8 @@ class Anatomy:
         shape = (-(-height // CELL), -(-width // CELL))
         self.map: NDArray[np.float32] = np.full(shape, ELSEWHERE, np.float32)
         content = files.read_json(path)
-        features = content.get("features", []) if isinstance(content, dict) else content
         try:
-            drawn = [(_name(feature), _outlines(feature)) for feature in features]
+            drawn = [(_name(feature), _outlines(feature)) for feature in polygons.features(content)]
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise DataError(
                 f"{path}: not polygons of anatomical structures ({error!r}); expected GeoJSON features; "
@@ -45,7 +46,7 @@ class Anatomy:
             ) from error
         # The most specific structure wins where they overlap: what weighs least is drawn last.
         for name, outlines in sorted(drawn, key=lambda item: -WEIGHTS.get(item[0], ELSEWHERE)):
-            if name in WEIGHTS:
+            if name in WEIGHTS and outlines:
                 cv2.fillPoly(self.map, outlines, WEIGHTS[name])
 
     def weight(self, y: int, x: int, height: int, width: int) -> float:
@@ -54,15 +55,17 @@ class Anatomy:
         return float(cells.mean())
 
 
-def _name(feature: dict[str, Any]) -> str:
-    name = str(feature["properties"]["classification"]["name"]).lower()
+def _name(feature: Any) -> str:
+    """What a feature is called, empty where nobody said."""
+    found = feature
+    for key in ("properties", "classification", "name"):
+        found = found.get(key) if isinstance(found, dict) else None
+    name = "" if found is None else str(found).lower()
     return next((known for known in WEIGHTS if known in name), name)
 
 
-def _outlines(feature: dict[str, Any]) -> list[NDArray[np.int32]]:
-    geometry = feature["geometry"]
-    parts = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}[geometry["type"]]
-    return [_ring(ring) for part in parts for ring in part]
+def _outlines(feature: Any) -> list[NDArray[np.int32]]:
+    return [_ring(ring) for part in polygons.areas(feature) for ring in part]
 
 
 def _ring(points: Any) -> NDArray[np.int32]:

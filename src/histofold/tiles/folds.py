@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from histofold import files
+from histofold import files, given
 from histofold.competitions.base import UNREADABLE, Sample
-from histofold.competitions.rows import require_columns
+from histofold.competitions.rows import nfc, require_columns
 from histofold.errors import ConfigError, DataError
 
 COLUMNS = ["sample_id", "split", "height", "width", "group", "stratum", "fold"]
@@ -36,9 +36,7 @@ def make(samples: Sequence[Sample], n_folds: int, seed: int) -> pd.DataFrame:
         DataError: two samples with one id, or fewer than two groups, so that nothing can be held out.
     """
     ordered = sorted(samples, key=lambda sample: sample.sample_id)
-    twice = [key for key, count in Counter(sample.sample_id for sample in ordered).items() if count > 1]
-    if twice:
-        raise DataError(f"sample {twice[0]!r} is there twice; ids must be unique")
+    _require_unique(ordered)
     train = [sample for sample in ordered if sample.split == "train" and sample.stratum != UNREADABLE]
     groups = sorted({sample.group for sample in train})
     if n_folds < 2:
@@ -62,6 +60,12 @@ def make(samples: Sequence[Sample], n_folds: int, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def _require_unique(samples: Iterable[Sample]) -> None:
+    twice = [key for key, count in Counter(sample.sample_id for sample in samples).items() if count > 1]
+    if twice:
+        raise DataError(f"sample {twice[0]!r} is there twice; ids must be unique")
+
+
 def by_split(samples: Iterable[Sample]) -> str:
     """How many samples each split has, as in `train 24, test 4`; train comes first."""
     counts = Counter(sample.split for sample in samples)
@@ -73,6 +77,30 @@ def left_out(folds: pd.DataFrame) -> list[str]:
     """Ids of the training images that have no fold because they could not be read, sorted."""
     unknown = (folds["split"] == "train") & (folds["stratum"] == UNREADABLE) & (folds["fold"] < 0)
     return sorted(folds.loc[unknown, "sample_id"])
+
+
+def follow(path: Path, folds: pd.DataFrame, samples: Sequence[Sample]) -> tuple[pd.DataFrame, int, int]:
+    """The table with rows for just the samples outside training that there are now, and how many came and went.
+
+    Such rows only say what is known of a sample, so that no edit is lost; new ones come last. Columns of one's own are
+    empty in them. All other rows stay.
+
+    Args:
+        path: of the folds file, for messages.
+        folds: its table as texts, so that ids such as 007 and columns of one's own stay as they are.
+        samples: what the files say now.
+
+    Raises:
+        DataError: it lacks a training sample, or has one that is not in the data; two new samples with one id.
+    """
+    _check_training(path, folds, samples)
+    stays = folds["sample_id"].isin({sample.sample_id for sample in samples})
+    known = set(folds["sample_id"])
+    fresh = sorted((sample for sample in samples if sample.sample_id not in known), key=lambda each: each.sample_id)
+    _require_unique(fresh)
+    rows = [(*(str(getattr(sample, name)) for name in COLUMNS[:-1]), "-1") for sample in fresh]
+    added = pd.DataFrame(rows, columns=COLUMNS, dtype=str).reindex(columns=folds.columns, fill_value="")
+    return pd.concat([folds[stays], added], ignore_index=True), len(fresh), int((~stays).sum())
 
 
 def settle(path: Path, folds: pd.DataFrame, samples: Sequence[Sample]) -> int:
@@ -187,9 +215,13 @@ def read(path: Path, samples: Sequence[Sample] | None = None) -> pd.DataFrame:
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not readable as CSV ({' '.join(str(error).split())})") from error
     require_columns(path, [str(name) for name in folds.columns], COLUMNS)
+    folds["sample_id"] = folds["sample_id"].map(nfc)
     for name in ("height", "width", "fold"):
         folds[name] = _integers(folds[name], path, name)
-    _check_ids(path, folds, None if samples is None else [sample.sample_id for sample in samples])
+    _check_ids(path, folds)
+    if samples is not None:
+        _check_training(path, folds, samples)
+        _check_others(path, folds, samples)
     _check_folds(path, folds)
     return folds[COLUMNS]
 
@@ -203,18 +235,42 @@ def _integers(values: pd.Series, path: Path, name: str) -> pd.Series:
     return numbers.astype(np.int64)
 
 
-def _check_ids(path: Path, folds: pd.DataFrame, known: Sequence[str] | None) -> None:
+def _check_ids(path: Path, folds: pd.DataFrame) -> None:
     twice = folds.sample_id[folds.sample_id.duplicated()]
     if len(twice):
         raise DataError(f"{path}: line {int(twice.index[0]) + 2}: {twice.iloc[0]!r} is there twice")
-    if known is None:
-        return
+
+
+def _check_training(path: Path, folds: pd.DataFrame, samples: Iterable[Sample]) -> None:
+    """Raise DataError where the training samples of the table and of the data differ: only a person knows their fold.
+
+    A sample that is in both counts as there, whatever split the table has for it.
+    """
+    splits = {sample.sample_id: sample.split for sample in samples}
+    gone = set(folds.sample_id[folds.split == "train"]) - set(splits)
+    new = {key for key, split in splits.items() if split == "train"} - set(folds.sample_id)
     for odd, text in (
-        (sorted(set(folds.sample_id) - set(known)), "is not in the data; delete its row"),
-        (sorted(set(known) - set(folds.sample_id)), "is in the data but has no row; add it, or delete the file"),
+        (sorted(gone), "is not in the data; delete its row"),
+        (sorted(new), "is in the data but has no row; add it, or delete the file"),
     ):
         if odd:
             raise DataError(f"{path}: {odd[0]!r} {text} ({_count(odd)})")
+
+
+def _check_others(path: Path, folds: pd.DataFrame, samples: Iterable[Sample]) -> None:
+    """Raise DataError where samples outside training differ, whose rows `prepare` adds and drops by itself."""
+    known = {sample.sample_id for sample in samples}
+    name = path.stem.removeprefix("folds").removeprefix("-")
+    how = given.again("prepare", path.absolute().parent.name, *([f"folds={name}"] if name else []))
+    for odd, text in (
+        (sorted(set(folds.sample_id) - known), "is not in the data"),
+        (sorted(known - set(folds.sample_id)), "is in the data but has no row"),
+    ):
+        if odd:
+            raise DataError(
+                f"{path}: {odd[0]!r}, which is not trained on, {text} ({_count(odd)}); run `{how}`, which adds and "
+                "drops such rows and keeps all others as they are"
+            )
 
 
 def _check_folds(path: Path, folds: pd.DataFrame) -> None:

@@ -76,8 +76,11 @@ def strangers(folder: Path, everyone: Collection[str], remove: bool) -> list[str
     return sorted(found)
 
 
-READER = 2
-"""Raised when the same file gives other pixels than before, so that stores are made anew: 2 knows 12 bits and tags."""
+READER = 3
+"""Raised when the same file gives other pixels than before, so that stores are made anew.
+
+2 knows 12 bits and tags, 3 cuts masks at half of their largest value and keeps all bits of labels in colour.
+"""
 
 
 def settings_digest(recipe: Recipe) -> str:

@@ -62,15 +62,14 @@ def prepare_folds(workspace: Workspace, samples: list[Sample]) -> str:
     settings = workspace.config.prepare
     path = workspace.folds_path()
     if path.exists() and not settings.force:
+        remark = update(path, samples)
         table = folds.read(path, samples)
-        if fill_sizes(path, samples):
-            table = folds.read(path, samples)
         used = folds.in_cv(table)
         count = used["fold"].nunique()
         kept = f"{path}: kept, {count} folds of {len(used)} samples{_left_out(table)}"
         if count != settings.n_folds:
             kept += f" (prepare.n_folds={settings.n_folds} was not applied; prepare.force=true makes folds anew)"
-        return kept + _other_seed(workspace, samples, table)
+        return kept + remark + _other_seed(workspace, samples, table)
     table = folds.make(samples, settings.n_folds, settings.fold_seed)
     folds.write(path, table)
     sizes = folds.in_cv(table).groupby("fold").size()
@@ -101,21 +100,26 @@ def _other_seed(workspace: Workspace, samples: Sequence[Sample], table: pd.DataF
     )
 
 
-def fill_sizes(path: Path, samples: list[Sample]) -> int:
-    """Settle the rows of a folds file without a size, as their files could not be read; gives how many.
+def update(path: Path, samples: list[Sample]) -> str:
+    """Write into a folds file what is known by now; gives a further line about rows that came or went, or nothing.
 
-    Nothing else changes of a file that a person may have edited, and nothing is written where nothing is to fill.
+    Samples outside training get and lose their rows (`folds.follow`), and rows without a size, as their files could not
+    be read, are filled in (`folds.settle`). Nothing else changes of a file that a person may have edited, and nothing
+    is written where nothing is to change.
 
     Raises:
-        DataError: see `folds.settle`.
+        DataError: the file is broken, or see `folds.follow` and `folds.settle`.
     """
+    folds.read(path)
     # As texts, so that ids such as 007 and columns of one's own stay as they are.
     table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    count = folds.settle(path, table, samples)
-    if count:
+    table, added, dropped = folds.follow(path, table, samples)
+    if folds.settle(path, table, samples) + added + dropped:
         with files.atomic(path) as temporary:
             table.to_csv(temporary, index=False, lineterminator="\n")
-    return count
+    if not added + dropped:
+        return ""
+    return f"\nnote: rows of samples that are not trained on: {added} added, {dropped} dropped"
 
 
 def _left_out(table: pd.DataFrame) -> str:
