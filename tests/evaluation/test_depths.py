@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -123,6 +124,7 @@ def test_the_pruned_run_is_a_run_like_any_other(trained: list[str]) -> None:
     ensemble = Ensemble.read(Ensemble.place(oof(trained).parent, "custom", "pruned"))
     members, _ = ensemble.load_members(oof(trained).parent)
     assert len(members) == 2
+    assert ensemble.score["pruned"] == ["nested_fast"]
     network = members[0].network
     assert isinstance(network, UNetPlusPlus)
     seen: list[str] = []
@@ -131,6 +133,22 @@ def test_the_pruned_run_is_a_run_like_any_other(trained: list[str]) -> None:
             layer.register_forward_hook(lambda *_, name=name: seen.append(name))
     members[0](torch.zeros(1, 3, 32, 32))
     assert sorted(seen) == ["encoder.0", "encoder.1", "heads.0", "nodes.0_1"]
+
+
+def test_predictions_of_other_weights_are_made_anew_as_advised(
+    trained: list[str], capsys: pytest.CaptureFixture[str], advised: Callable[[str, str], list[str]]
+) -> None:
+    fold = oof(trained) / "swapped" / "fold1"
+    shutil.copytree(oof(trained) / "nested", fold.parent)
+    assert cli.main("evaluate", [*trained, "runs=[swapped]", "name=swapped"]) == 0
+    spec, state = checkpoint.load(fold / "model.ckpt")
+    checkpoint.save(fold / "model.ckpt", spec, {name: value * 2 for name, value in state.items()})
+    assert cli.main("evaluate", [*trained, "runs=[swapped]", "name=swapped"]) == 1
+    said = capsys.readouterr().err
+    (fold / "scores.csv").unlink()
+    assert f"delete {fold / 'scores.csv'}, then" in said
+    assert cli.main("train", advised(said, "train")) == 0
+    assert cli.main("evaluate", [*trained, "runs=[swapped]", "name=swapped"]) == 0
 
 
 def test_the_pruned_runs_configuration_says_how_its_predictions_were_made(trained: list[str]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,16 @@ from histofold.config import CompetitionConfig, Config
 from histofold.errors import ConfigError
 from histofold.evaluation.oof import find_run
 from histofold.evaluation.run import correlations
-from histofold.files import read_json, write_json
+from histofold.files import read_json, sha256, write_json
 from histofold.inference.bandfile import BandFileWriter, quantise
+from histofold.inference.ensemble import Ensemble
+from histofold.inference.predict import fingerprint_of, tag
 from histofold.report import sections
 from histofold.report.data import collect
 from histofold.submission.encode import EncodeTask, encode
+from histofold.submission.run import title
 from histofold.targets.base import Band
-from histofold.training.oof import score_fold
+from histofold.training.oof import score_fold, settings_of
 from histofold.training.run import claim
 from histofold.workspace import Workspace
 
@@ -52,21 +58,31 @@ class Drawn:
     def table(self, name: str) -> pd.DataFrame:
         return pd.read_csv(self.oof / "ensembles" / f"{name}.csv")
 
-    def fold(self, run: str, fold: int, seed: int = 0, bands: tuple[str, ...] = ("foreground",), *more: str) -> None:
-        """A finished fold whose predictions are its truth, blurred and noisy."""
+    def fold(
+        self,
+        run: str,
+        fold: int,
+        seed: int = 0,
+        bands: tuple[str, ...] = ("foreground",),
+        *more: str,
+        tagged: bool = True,
+    ) -> None:
+        """A finished fold whose predictions are its truth, blurred and noisy; untagged ones are of earlier versions."""
         config = self.config(f"run={run}", f"fold={fold}", *more)
         workspace, random = Workspace(config), np.random.default_rng((seed, fold))
         table = workspace.folds("default")
         held_out, place = table[table["fold"] == fold], self.oof / run / f"fold{fold}"
+        write_json(place / "model.ckpt", {})
+        made = tag(fingerprint_of([sha256(place / "model.ckpt")], [1.0], settings_of(config)), "") if tagged else ""
         for sample_id in held_out["sample_id"]:
             truth = (workspace.competition.labels(sample_id) > 0).astype(np.float32)  # type: ignore[operator]
             soft = cv2.GaussianBlur(truth, (0, 0), 2) + random.normal(0, 0.1, truth.shape)
             codes = np.stack([quantise(np.clip(soft, 0, 1).astype(np.float32), Band(name)) for name in bands])
-            with BandFileWriter(place / "predictions" / f"{sample_id}.tif", [*map(Band, bands)], SIDE, SIDE) as file:
+            path = place / "predictions" / f"{sample_id}.tif"
+            with BandFileWriter(path, [*map(Band, bands)], SIDE, SIDE, fingerprint=made) as file:
                 file.write_rows(0, codes)
         OmegaConf.save(OmegaConf.structured(config), place / "config.yaml")
         score_fold(workspace, held_out, place / "predictions", 1).to_csv(place / "scores.csv", index=False)
-        write_json(place / "model.ckpt", {})
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +139,79 @@ def test_folds_of_different_networks_are_no_cv(world: Drawn, capsys: pytest.Capt
     assert "folds=[…]" in said
     assert not (world.oof / "ensembles" / "old.json").exists()
     assert world.evaluate("runs=[old]", "name=old", "folds=[0,2]") == 0, "these two are alike"
+
+
+def test_predictions_of_other_weights_are_refused(
+    world: Drawn, capsys: pytest.CaptureFixture[str], advised: Callable[[str, str], list[str]]
+) -> None:
+    for fold in range(FOLDS):
+        world.fold("copied", fold, 0, ("foreground",), "predict.size=12", "predict.spread=true")
+    assert world.evaluate("runs=[copied]", "name=copied") == 0
+    write_json(world.oof / "copied" / "fold1" / "model.ckpt", {"trained": "again"})
+    written = world.record("copied")
+    assert world.evaluate("runs=[a,copied]", "folds=[0,2]", "name=copied") == 1, "sizes differ"
+    assert "predict.size" in capsys.readouterr().err
+    assert world.evaluate("runs=[copied]", "name=copied") == 1
+    said, place = capsys.readouterr().err, world.oof / "copied" / "fold1"
+    assert f"4 of 4 OOF predictions of fold 1 were made by other weights than {place / 'model.ckpt'}" in said
+    assert f"delete {place / 'scores.csv'}, then" in said
+    again = load(compose(advised(said, "train")))
+    assert (again.run, again.fold, again.predict.size, again.predict.spread) == ("copied", 1, 12, True)
+    assert world.record("copied") == written, "nothing was written"
+    assert world.evaluate("runs=[copied]", "folds=[0,2]", "name=copied") == 0, "these two are of their weights"
+
+
+def test_folds_that_were_predicted_in_other_ways_are_no_cv(
+    world: Drawn, capsys: pytest.CaptureFixture[str], advised: Callable[[str, str], list[str]]
+) -> None:
+    for fold in range(FOLDS):
+        world.fold("ways", fold, 0, ("foreground",), f"predict.tta={'none' if fold == 1 else 'flips'}")
+        world.fold("none", fold, 1, ("foreground",), "predict.tta=none")
+    assert world.evaluate("runs=[ways]", "name=ways") == 1
+    said, one, two = capsys.readouterr().err, world.oof / "ways" / "fold0", world.oof / "ways" / "fold1"
+    assert f"{two}: its OOF predictions were made with predict.tta=none, those of {one} with flips" in said
+    assert f"delete {two / 'scores.csv'}, then" in said
+    again = load(compose(advised(said, "train")))
+    assert (again.run, again.fold, again.predict.tta) == ("ways", 1, "flips")
+    assert world.evaluate("runs=[ways,none]", "folds=[0,2]", "name=ways") == 0, "runs may differ from one another"
+    # The configuration may have been written again by a command that was refused before it predicted.
+    (two / "config.yaml").write_text((one / "config.yaml").read_text().replace("fold: 0", "fold: 1"))
+    assert world.evaluate("runs=[ways]", "name=ways") == 1
+    said = capsys.readouterr().err
+    assert f"delete {one / 'scores.csv'} and {two / 'scores.csv'}, then" in said
+    assert said.count("./run.sh train ") == 2
+
+
+def test_predictions_of_earlier_versions_do_not_say_what_made_them(world: Drawn) -> None:
+    for fold in range(FOLDS):
+        tta = f"predict.tta={'none' if fold == 1 else 'flips'}"
+        world.fold("untold", fold, 0, ("foreground",), tta, tagged=False)
+    write_json(world.oof / "untold" / "fold1" / "model.ckpt", {"trained": "again"})
+    assert world.evaluate("runs=[untold]", "name=untold") == 0
+
+
+def test_members_alone_are_scored_on_the_ensembles_images(world: Drawn, tmp_path: Path) -> None:
+    before = find_run(world.oof, "a").scores("dsb")
+    shutil.copytree(world.root / "prepared", tmp_path / "prepared")
+    place = tmp_path / "prepared" / "custom" / "folds.csv"
+    table = pd.read_csv(place, dtype=str)
+    worst = before.groupby("group")["dsb"].mean().idxmin()
+    table.loc[table["group"] == worst, "fold"] = "-1"
+    table.to_csv(place, index=False)
+    assert world.evaluate("runs=[a]", "name=fewer", f"paths.prepared={tmp_path / 'prepared'}") == 0
+    expected = before.loc[before["group"] != worst, "dsb"].mean()
+    assert expected > before["dsb"].mean() + 0.001
+    assert world.record("fewer")["score"]["per_run"]["a"] == pytest.approx(expected)
+    found = collect("custom", world.root / "oof", world.root / "submissions")
+    ensemble = found.ensemble("fewer")
+    assert ensemble is not None
+    ensemble.record["score"]["per_run"] = {"a": 0.123}
+    (row,) = sections.members(ensemble, found.runs, 0.9)["rows"]
+    assert (row["alone"], row["gain"]) == pytest.approx((expected, 0.9 - expected))
+    fold = next(run for run in found.runs if run.name == "a").folds[0]
+    assert fold.scores is not None
+    fold.scores = fold.scores.drop(index=fold.scores.index[fold.scores["group"] != worst][0])
+    assert sections.members(ensemble, found.runs, 0.9)["rows"][0]["alone"] is None, "one of them has no score"
 
 
 @pytest.mark.parametrize("spread", range(FOLDS))
@@ -223,13 +312,24 @@ def test_too_few_groups_give_no_interval_anywhere(world: Drawn, capsys: pytest.C
     assert "too few groups for an interval; optimistic" in capsys.readouterr().out
     assert world.evaluate() == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("  few "))
-    assert line.endswith("[too few groups for an interval]  PARTIAL: folds [0]")
+    assert line.endswith("[too few groups for an interval]  PARTIAL: folds [0], chosen on itself: optimistic")
     assert cli.main("report", [*world.base, "name=few"]) == 0
     page = (world.oof / "report.html").read_text(encoding="utf-8")
     assert "<span>95 % interval<br>" not in page
     assert world.evaluate("runs=[a]", "name=few") == 0
     low, high = world.record("few")["score"]["interval"]
     assert low < high
+
+
+def test_only_an_honest_score_is_called_cv(world: Drawn) -> None:
+    for folds in ("[0]", "[0,1]"):
+        assert world.evaluate("runs=[a]", f"folds={folds}", "name=called") == 0
+        ensemble = Ensemble.read(Ensemble.place(world.root / "oof", "custom", "called"))
+        score = f"{ensemble.score['cross_fitted']:.4f}"
+        told = f"{score}, chosen on itself: optimistic" if folds == "[0]" else f"CV {score}"
+        assert title(ensemble) == f"called, {told}"
+    pruned = replace(ensemble, score={**ensemble.score, "pruned": ["b_fast"]})
+    assert title(pruned) == f"called, {score}, depth of b_fast chosen on itself: optimistic"
 
 
 def test_partial_runs_are_marked_by_the_folds_that_there_are(world: Drawn, capsys: pytest.CaptureFixture[str]) -> None:

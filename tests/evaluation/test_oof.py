@@ -51,7 +51,8 @@ def test_runs_from_before_f2_was_counted_are_scored_by_it() -> None:
     assert scored_by(counts, "f2_50")["score"].tolist() == [pytest.approx(15 / 21), 1.0, 0.0, 1.0]
     half = pd.concat([counts, counts.assign(f2_50=[15 / 21, 1, 0, 1])])
     assert scored_by(half, "f2_50")["score"].isna().sum() == 0, "folds scored before and after"
-    assert scored_by(counts.drop(columns="found"), "f2_50")["score"].tolist() == [0.9] * 4
+    assert scored_by(counts.drop(columns="found"), "f2_50")["score"].isna().all(), "another metric's score is none"
+    assert scored_by(counts, None)["score"].tolist() == [0.9] * 4
 
 
 def test_names_that_look_like_nothing_are_names(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from histofold.evaluation.repeats import FoldSets
 from histofold.report.data import Fold, Run
-from histofold.report.sections import measures, repeats
+from histofold.report.sections import board, measures, repeats
 from histofold.report.stats import (
     correlation,
     cv_table,
@@ -104,6 +105,31 @@ def test_runs_are_ranked_by_the_metric_of_the_page() -> None:
         one.folds[0].scores["dsb"] = one.folds[0].scores["score"]
     assert [line.name for line in leaderboard(runs, "dsb")] == ["b", "a"]
     assert [(line.name, line.value.mean) for line in leaderboard(runs, "dice")] == [("a", 0.9), ("b", 0.5)]
+
+
+def test_a_run_that_was_scored_by_another_metric_is_last() -> None:
+    runs = [run("mask", [0.9, 0.9]), run("objects", [0.2, 0.4])]
+    assert runs[1].folds[0].scores is not None
+    runs[1].folds[0].scores["dsb"] = 0.3
+    lines = leaderboard(runs, "dsb")
+    assert [(line.name, line.value.count) for line in lines] == [("objects", 2), ("mask", 0)]
+    assert "was not scored by dsb" in (board(runs, metric="dsb") or {})["text"]
+
+
+def test_images_that_a_fold_holds_no_more_do_not_count() -> None:
+    runs = [run("moved", [0.9, 0.9]), run("more", [0.1, 0.5, 0.5], seed=1), run("now", [0.4, 0.4], seed=2)]
+    for one, ids in zip(runs, (["x", "y"], ["x", "a", "b"], ["a", "b"]), strict=True):
+        assert one.folds[0].scores is not None
+        one.folds[0].scores["sample_id"] = ids
+    today = FoldSets({"default": pd.DataFrame({"sample_id": ["a", "b", "x"], "fold": [0, 0, 1]})})
+    lines = leaderboard(runs, "", today)
+    assert [line.name for line in lines] == ["more", "now", "moved"]
+    assert [line.value.mean for line in lines[:2]] == [0.5, 0.4]
+    assert [(line.lacking, line.gone) for line in lines] == [(0, 1), (0, 0), (2, 2)]
+    found = board(runs, counts=today) or {}
+    assert "of which so many have no score: moved (2)." in found["text"]
+    assert "not scored by" not in found["text"]
+    assert [one["names"] for one in found["repeats"]] == [["more", "now"]]
 
 
 def test_reliability_of_calibrated_levels_is_near_the_diagonal() -> None:

@@ -135,6 +135,25 @@ def test_a_folder_that_is_not_there_is_told_before_an_ensemble(
         assert capsys.readouterr().err.startswith(f"histofold: {tmp_path / 'nowhere'}: no such folder")
 
 
+def test_without_test_images_both_verbs_say_how_a_folder_is_predicted(
+    draw: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    drawn = draw(4, seed=11)
+    place = drawn.root / "input" / "custom"
+    rows = (place / "index.csv").read_text(encoding="utf-8").splitlines()
+    write_text(place / "index.csv", "\n".join(row for row in rows if not row.endswith(",test")))
+    for path in place.glob("*/*0[45].png"):
+        path.unlink()
+    assert drawn.run("evaluate", "runs=[run]", "evaluate.tune=false") == 0
+    for verb in ("predict", "submit"):
+        capsys.readouterr()
+        assert drawn.run(verb) == 1
+        output = capsys.readouterr()
+        assert output.err.startswith("histofold: custom: there is no test sample to predict or submit; `./run.sh ")
+        assert commands(output.err) == [["./run.sh", "predict", *drawn.overrides(), "images=FOLDER"]]
+        assert "QuPath" not in output.out
+
+
 def test_predict_says_with_which_ensemble_first(
     world: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

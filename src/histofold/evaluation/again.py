@@ -22,23 +22,30 @@ OF_EVALUATE = ("evaluate", "runs", "name", "folds")
 """Settings and groups that mean nothing to `train`, or something else (`folds`)."""
 
 
-def train_again(run: Run, fold: int) -> str:
+def train_again(run: Run, fold: int, like: int | None = None) -> str:
     """The command that trains a fold of a run, goes on with it or predicts it anew, with the run's own settings.
 
     They are taken from the configuration of that fold, else of one beside it; where they cannot be typed, or nothing
     is known of them, it says what is to be added.
+
+    Args:
+        like: another finished fold, which it is to be predicted like.
     """
     own = [f"run={run.name}", f"fold={fold}"]
     places = [number for number in (fold, *run.folds, *run.unfinished) if (run.fold(number) / "config.yaml").exists()]
     if not places:
         return f"`{typed('train', run.folder.parent.name, *own)}`"
     saved = run.config(places[0])
+    if like is not None:
+        saved = {**saved, "predict": run.config(like).get("predict") or {}}
     name = str((saved.get("competition") or {}).get("name") or run.folder.parent.name)
     try:
         settings, whole = _settings_of(saved, name, own)
     except ConfigError:
         settings, whole = [], False
     more = "" if whole else f" with the settings of {run.fold(places[0]) / 'config.yaml'}"
+    if not whole and like is not None:
+        more += f", predict.* as in {run.fold(like) / 'config.yaml'}"
     return f"`{typed('train', name, *own, *settings)}`{more}"
 
 

@@ -52,7 +52,8 @@ class Run:
         """`scores.csv` of all finished folds, one row a sample.
 
         Args:
-            metric: that `score` is to be, where the files have it; by default the one that the run was scored with.
+            metric: that `score` is to be, NaN where a fold was not scored by it; by default the one that it was scored
+                with.
         """
         tables = [read_table(self.fold(fold) / "scores.csv") for fold in self.folds]
         return scored_by(pd.concat(tables, ignore_index=True), metric)
@@ -69,16 +70,26 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def scored_by(table: pd.DataFrame, metric: str | None) -> pd.DataFrame:
-    """A table of scores whose column `score` is a metric of it; as it is where it does not have that metric."""
+    """A table of scores whose column `score` is a metric of it, NaN where it has none; as it is without a metric."""
+    if metric is None:
+        return table
     if metric == "f2_50" and {"found", "missed", "false"} <= set(table):
         table = table.assign(f2_50=_f2(table))
-    return table.assign(score=table[metric]) if metric in table else table
+    # Another metric's score is none beside the others'.
+    return table.assign(score=table.get(metric, np.nan))
 
 
 def _f2(table: pd.DataFrame) -> pd.Series:
     """`f2_50` from the counts of objects: scores of earlier versions have no such column."""
     true, missed, false = 5.0 * table["found"], 4.0 * table["missed"], table["false"]
     return (true / (true + missed + false)).fillna(1.0)  # 0 / 0: an empty image that is left empty
+
+
+def of_images(scores: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
+    """A run's score of each row of `images` (`sample_id` and `fold`) in its order, NaN where there is none."""
+    keys = ["sample_id", "fold"]
+    known = scores[[*keys, "score"]].drop_duplicates(keys)
+    return images[keys].merge(known, on=keys, how="left")
 
 
 def find_runs(folder: Path) -> list[Run]:

@@ -64,17 +64,51 @@ def _shared(section: str, values: Any) -> Any:
     return {key: each for key, each in completed(section, dict(values)).items() if key not in varied}
 
 
+class FoldSets(dict[str, int]):
+    """Fold set → number of its folds.
+
+    Attributes:
+        held: fold set → sample → the fold that holds it today.
+    """
+
+    def __init__(self, tables: Mapping[str, pd.DataFrame]) -> None:
+        super().__init__({name: int(table["fold"].nunique()) for name, table in tables.items()})
+        self.held = {name: dict(zip(table["sample_id"], table["fold"], strict=True)) for name, table in tables.items()}
+
+
 @dataclass(frozen=True)
 class Scored:
     """What a run has to be compared by.
 
     Attributes:
         config: its saved configuration.
-        table: a row a sample, with `fold` and `score`.
+        table: a row a sample, with `sample_id`, `fold` and `score`.
+        lacking: how many samples its folds hold today that it has no score of.
+        gone: how many scores it has of samples that its folds do not hold today, and which `table` leaves out.
     """
 
     config: Mapping[str, Any]
     table: pd.DataFrame
+    lacking: int = 0
+    gone: int = 0
+
+    @classmethod
+    def today(cls, config: Mapping[str, Any], scores: pd.DataFrame, counts: Mapping[str, int]) -> Scored:
+        """A run's scores of what its folds hold today: folds.csv may have been changed since it was trained.
+
+        Args:
+            scores: raw ones, NaN where it has none.
+            counts: as of `partial`; only `FoldSets` know which samples there are, else all are taken.
+        """
+        table = scores.dropna(subset="score")
+        held = counts.held.get(fold_set_of(config)) if isinstance(counts, FoldSets) else None
+        if held is None:
+            return cls(config, table)
+        names = zip(table["sample_id"], table["fold"], strict=True)
+        inside = np.array([held.get(name) == fold for name, fold in names], np.bool_)
+        folds, kept = set(table["fold"]), int(inside.sum())
+        wanted = sum(fold in folds for fold in held.values())
+        return cls(config, table[inside], wanted - kept, len(table) - kept)
 
     @property
     def fold_set(self) -> str:
@@ -85,6 +119,12 @@ class Scored:
     def folds(self) -> frozenset[int]:
         """Folds that are scored."""
         return frozenset(int(fold) for fold in self.table["fold"].unique())
+
+    @property
+    def parts(self) -> frozenset[tuple[int, frozenset[str]]]:
+        """Each fold with its samples."""
+        names, folds = self.table["sample_id"], self.table["fold"]
+        return frozenset((fold, frozenset(names[folds == fold])) for fold in self.folds)
 
 
 @dataclass(frozen=True)
@@ -116,16 +156,15 @@ def fold_set_of(config: Mapping[str, Any]) -> str:
     return "default" if name in ALL_FOLDS else name
 
 
-def fold_counts(prepared: Path) -> dict[str, int]:
-    """How many folds each fold set in the folder `prepared` of a competition has, by its name.
+def fold_counts(prepared: Path) -> FoldSets:
+    """How many folds each fold set in the folder `prepared` of a competition has, by its name, and of which samples.
 
     Raises:
         DataError: an edit broke one.
     """
     paths = {"default": prepared / "folds.csv"}
     paths |= {path.stem.removeprefix("folds-"): path for path in sorted(prepared.glob("folds-*.csv"))}
-    tables = {name: fold_sets.in_cv(fold_sets.read(path)) for name, path in paths.items() if path.exists()}
-    return {name: int(table["fold"].nunique()) for name, table in tables.items()}
+    return FoldSets({name: fold_sets.in_cv(fold_sets.read(path)) for name, path in paths.items() if path.exists()})
 
 
 def partial(runs: Mapping[str, Scored], counts: Mapping[str, int]) -> set[str]:
@@ -144,8 +183,8 @@ def partial(runs: Mapping[str, Scored], counts: Mapping[str, int]) -> set[str]:
 def repeats(runs: Mapping[str, Scored], counts: Mapping[str, int]) -> list[Repeat]:
     """Runs that repeat one another, compared on the same samples, at least two together.
 
-    Of one fold set those are the folds that all of them have; a run that has none of these is left out. Runs on
-    different fold sets have only complete CVs in common.
+    Of one fold set those are the folds that all of them have, with the same samples; a run that has none of these is
+    left out. Runs on different fold sets have only complete CVs in common.
 
     Args:
         counts: as of `partial`.
@@ -156,25 +195,38 @@ def repeats(runs: Mapping[str, Scored], counts: Mapping[str, int]) -> list[Repea
         kind = {name: runs[name] for name in names}
         sets = {run.fold_set for run in kind.values()}
         complete = {name: run for name, run in kind.items() if name not in unfinished}
-        if len(sets) > 1 and len(complete) > 1:
-            found.append(_repeat(complete, None))
-            continue
-        for own in sorted(sets):
+        across = _same_samples(complete) if len(sets) > 1 else []
+        found += across
+        for own in sorted(sets) if not across else []:
             found += _shared_folds({name: run for name, run in kind.items() if run.fold_set == own}, unfinished)
     return found
 
 
+def _same_samples(kind: Mapping[str, Scored]) -> list[Repeat]:
+    """Complete runs of one kind and any fold set, those of the same samples together."""
+    alike: dict[frozenset[str], dict[str, Scored]] = {}
+    for name, run in kind.items():
+        alike.setdefault(frozenset(run.table["sample_id"]), {})[name] = run
+    return [_repeat(runs, None) for runs in alike.values() if len(runs) > 1]
+
+
 def _shared_folds(kind: Mapping[str, Scored], unfinished: set[str]) -> list[Repeat]:
     """Runs of one kind and fold set on the folds that they share; nothing where there are no two."""
-    chosen: dict[str, Scored] = {}
-    common: frozenset[int] = frozenset()
-    for name, run in sorted(kind.items(), key=lambda item: -len(item[1].folds)):
-        shared = run.folds & common if chosen else run.folds
-        if shared:
-            chosen[name], common = run, shared
-    ordered = {name: run for name, run in kind.items() if name in chosen}
-    folds = tuple(sorted(common)) if unfinished & set(ordered) else None
-    return [_repeat(ordered, folds)] if len(ordered) > 1 else []
+    found: list[Repeat] = []
+    left = dict(sorted(kind.items(), key=lambda item: -len(item[1].folds)))
+    while left:
+        chosen: dict[str, Scored] = {}
+        common: frozenset[tuple[int, frozenset[str]]] = frozenset()
+        for name, run in left.items():
+            shared = run.parts & common if chosen else run.parts
+            if shared or not chosen:
+                chosen[name], common = run, shared
+        left = {name: run for name, run in left.items() if name not in chosen}
+        ordered = {name: run for name, run in kind.items() if name in chosen}
+        whole = not unfinished & set(ordered) and all(run.parts == common for run in ordered.values())
+        folds = None if whole else tuple(sorted(fold for fold, _ in common))
+        found += [_repeat(ordered, folds)] if len(ordered) > 1 else []
+    return found
 
 
 def _repeat(kind: Mapping[str, Scored], folds: tuple[int, ...] | None) -> Repeat:

@@ -12,17 +12,17 @@ import pandas as pd
 from histofold import given
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
-from histofold.evaluation import extents, room
+from histofold.evaluation import extents, origins, room
 from histofold.evaluation.crossfit import interval
 from histofold.evaluation.ensembling import Mixture, mix
 from histofold.evaluation.leaderboard import leaderboard
-from histofold.evaluation.oof import Run, find_run, find_runs, left_out
+from histofold.evaluation.oof import Run, find_run, find_runs, left_out, of_images
 from histofold.evaluation.pruned import note
 from histofold.evaluation.repeats import fold_counts, fold_set_of
 from histofold.evaluation.table import cv_table
 from histofold.evaluation.tune import Members
 from histofold.files import atomic
-from histofold.inference.ensemble import Ensemble, RunWeight, checkpoints_of
+from histofold.inference.ensemble import CheckpointFile, Ensemble, RunWeight, checkpoints_of
 from histofold.metrics import PIXELS
 from histofold.metrics.merged import NOTE, marked
 from histofold.tiles.folds import in_cv
@@ -71,12 +71,15 @@ def evaluate(config: Config) -> None:
         secondrun.check(workspace, len(runs), chosen)
     members = Members.of(workspace, runs, table, chosen)
     _size(runs, members.folds)  # asked before the work: `describe` would refuse after it
+    names = [run.name for run in runs]
+    checkpoints = checkpoints_of(config.path("oof"), config.competition.name, names, members.folds)
+    origins.check(runs, members, checkpoints)
     workspace = Workspace(room.fitting(workspace, members.rows, len(runs), members.bands[0].scale))
-    mixture = mix(workspace, members, [run.name for run in runs])
+    mixture = mix(workspace, members, names)
     draft = None
     if wanted:
         mixture, draft = secondrun.added(workspace, mixture)
-    ensemble = describe(workspace, runs, mixture)
+    ensemble = describe(workspace, runs, mixture, checkpoints)
     # An older ensemble of this name keeps its second level until all of the new one is known.
     if draft is not None:
         ensemble = replace(ensemble, second=draft.write(config.path("oof"), ensemble.competition, ensemble.name))
@@ -112,6 +115,8 @@ def correlations(runs: Sequence[Run], metric: str, folds: Sequence[int]) -> list
     """How alike the runs' errors by a metric are over the samples of `folds`; runs near 1 add little to each other."""
     tables = {run.name: run.scores(metric) for run in runs}
     columns = {name: table[table["fold"].isin(folds)].set_index("sample_id")["score"] for name, table in tables.items()}
+    # One that was not scored by the metric at all says nothing, and would leave nothing of the others.
+    columns = {name: column for name, column in columns.items() if column.notna().any()}
     table = 1 - pd.DataFrame(columns).dropna()
     if len(table) < FEW:
         return []
@@ -139,23 +144,25 @@ def chosen_folds(config: Config, table: pd.DataFrame) -> list[int]:
     return sorted({int(fold) for fold in config.folds})
 
 
-def describe(workspace: Workspace, runs: Sequence[Run], mixture: Mixture) -> Ensemble:
-    """Everything that predict, submit and report need, as one record."""
+def describe(
+    workspace: Workspace, runs: Sequence[Run], mixture: Mixture, checkpoints: Sequence[CheckpointFile]
+) -> Ensemble:
+    """Everything that predict, submit and report need, as one record; `checkpoints` made the predictions."""
     members, tuned = mixture.members, mixture.tuned
     config, scores = workspace.config, tuned.scores
     values = scores["score"].to_numpy(np.float64)
     ends = interval(values, scores["group"].to_numpy(str), config.evaluate.bootstrap)
+    shares = list(zip(runs, members.weights, strict=True))
+    pruned = [run.name for run, weight in shares if weight > 0 and note(run.folder)]
     return Ensemble(
         competition=config.competition.name,
         name=_name(config, runs),
         metric=workspace.competition.metric,
-        members=tuple(RunWeight(run.name, weight) for run, weight in zip(runs, members.weights, strict=True)),
+        members=tuple(RunWeight(run.name, weight) for run, weight in shares),
         folds=tuple(members.folds),
         partial=len(members.folds) < members.known,
         bands=members.names,
-        checkpoints=tuple(
-            checkpoints_of(config.path("oof"), config.competition.name, [run.name for run in runs], members.folds)
-        ),
+        checkpoints=tuple(checkpoints),
         threshold=tuned.threshold,
         instances=tuned.instances,
         strata=tuned.strata,
@@ -166,9 +173,10 @@ def describe(workspace: Workspace, runs: Sequence[Run], mixture: Mixture) -> Ens
             "interval": list(ends) if ends else None,
             "per_fold": {str(fold): float(part) for fold, part in scores.groupby("fold")["score"].mean().items()},
             "per_stratum": {str(key): float(part) for key, part in scores.groupby("stratum")["score"].mean().items()},
-            "per_run": {run.name: _own_score(run, members.folds, workspace.competition.metric) for run in runs},
+            "per_run": {run.name: _own_score(run, scores, workspace.competition.metric) for run in runs},
         }
-        | ({"search": mixture.searched} if mixture.searched else {}),
+        | ({"search": mixture.searched} if mixture.searched else {})
+        | ({"pruned": pruned} if pruned else {}),
         threshold_curve=tuned.curve,
         extra={
             column: float(scores[column].mean())
@@ -183,9 +191,10 @@ def _name(config: Config, runs: Sequence[Run]) -> str:
     return config.name or "+".join(run.name for run in runs)
 
 
-def _own_score(run: Run, folds: Sequence[int], metric: str) -> float:
-    scores = run.scores(metric)
-    return float(scores.loc[scores["fold"].isin(list(folds)), "score"].mean())
+def _own_score(run: Run, scores: pd.DataFrame, metric: str) -> float | None:
+    """A run's own mean over the images of the ensemble's `scores`; None where it has none of one of them."""
+    mean = float(of_images(run.scores(metric), scores)["score"].mean(skipna=False))
+    return mean if np.isfinite(mean) else None
 
 
 def _size(runs: Sequence[Run], folds: Sequence[int]) -> float:

@@ -51,7 +51,8 @@ class Ensemble:
         strata: stratum → `name` and options, for those strata that were given a setting of their own.
         size: that instances were magnified to in the OOF predictions (`predict.size`), as they will be in the test's.
         second: `sha256` and `gain` of the second level that replaces the decoder, where one does.
-        score: optimistic, cross_fitted, interval, per_fold, per_stratum, per_run; `search` where weights were searched.
+        score: optimistic, cross_fitted, interval, per_fold, per_stratum, per_run; `search` where weights were searched;
+            `pruned` names the runs whose depth was chosen by their scores.
         threshold_curve: (threshold, score) pairs.
         extra: further metrics.
         created: time in UTC, ISO 8601.
@@ -133,6 +134,11 @@ class Ensemble:
         """`name` and options that instances of a stratum are decoded with: its own, else those of all; None: a mask."""
         return self.strata.get(stratum, self.instances)
 
+    @property
+    def optimism(self) -> str:
+        """Why its score is no honest CV, in a few words; empty where it is one."""
+        return optimism(self.folds, self.score.get("pruned") or ())
+
     def weights(self) -> list[float]:
         """Weight of each checkpoint, in order; they sum to 1.
 
@@ -173,6 +179,18 @@ class Ensemble:
                 "run evaluate again"
             )
         return path
+
+
+def optimism(folds: Sequence[int], pruned: Sequence[str]) -> str:
+    """Why the score of an ensemble is no honest CV, in a few words; empty where it is one.
+
+    Args:
+        folds: that were scored; one has no others to choose its settings.
+        pruned: members whose depth was chosen by their scores.
+    """
+    if len(folds) == 1:
+        return "chosen on itself: optimistic"
+    return f"depth of {', '.join(pruned)} chosen on itself: optimistic" if pruned else ""
 
 
 def checkpoints_of(oof: Path, competition: str, runs: Sequence[str], folds: Sequence[int]) -> list[CheckpointFile]:

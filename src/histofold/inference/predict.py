@@ -245,3 +245,14 @@ def fingerprint_of(hashes: Sequence[str], weights: Sequence[float], settings: Se
     members = [list(hashes), [float(weight) for weight in weights], settings.spread, float(settings.size)]
     chosen = [settings.tile, settings.step, settings.margin, settings.window, settings.tta, settings.skip_background]
     return f"{digest(members)}-{digest(chosen)}"
+
+
+def members_of(sha256: str, size: float) -> set[str]:
+    """What `Origin.members` may be of one checkpoint's predictions, with the band `spread` or without it.
+
+    Args:
+        sha256: of the checkpoint's file.
+        size: `predict.size` that they were made with.
+    """
+    ways = [Settings(spread=spread, size=size) for spread in (False, True)]
+    return {fingerprint_of([sha256], [1.0], way).partition("-")[0] for way in ways}

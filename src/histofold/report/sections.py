@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from histofold.evaluation.oof import of_images
 from histofold.evaluation.repeats import repeats as compared
 from histofold.metrics import COUNTS, PIXELS, pooled_counts
 from histofold.metrics.merged import NOTE, marked
@@ -65,7 +66,10 @@ def board(
     text = "Mean score of the samples that each run did not train on, best first."
     if not alike:
         text += " The runs cover different folds, so their scores are not of the same samples: compare with care."
-    if not all(line.value.count for line in lines):
+    other = [f"{line.name} ({line.lacking})" for line in lines if line.lacking]
+    if other:
+        text += f" Other images than their folds hold today, of which so many have no score: {', '.join(other)}."
+    if not all(line.value.count or line.gone for line in lines):
         text += f" “–”: the run was not scored by {metric or 'this metric'}; an ensemble of it, from evaluate, is."
     if merged:
         text += f" {NOTE}."
@@ -81,7 +85,7 @@ def by_interest(names: Sequence[str]) -> list[str]:
 
 def repeats(runs: Sequence[Run], metric: str = "", counts: Mapping[str, int] | None = None) -> list[dict[str, Any]]:
     """Runs that differ in seed or fold set only, with mean and spread of their scores on the same samples."""
-    known = {name: run for name, run in stats.scored(runs, metric).items() if run.config}
+    known = {name: run for name, run in stats.scored(runs, metric, counts).items() if run.config}
     return [
         {
             "names": list(one.names),
@@ -243,13 +247,13 @@ def members(ensemble: Ensemble, runs: Sequence[Run], score: float | None) -> dic
         "and the other members give it." + (_adds_text(ensemble, [row["weight"] for row in rows]) if adds else "")
     )
     if any(row["alone"] is None for row in rows):
-        text += f" “–”: the run has no score by {ensemble.metric or 'this metric'}."
+        text += f" “–”: the run has no score by {ensemble.metric or 'this metric'} of all of its images."
     table = {"rows": rows, "adds": bool(adds), "text": text, "correlation": _correlation(runs, ensemble)}
     return table | {"searches": _searches(ensemble.score.get("search"), ensemble.single)}
 
 
 def _alone(run: Run | None, ensemble: Ensemble, recorded: float | None) -> float | None:
-    """A run's own score by the ensemble's metric on its folds; None where it was not scored by that metric.
+    """A run's own score by the ensemble's metric on its images; None where one of them was not scored by that metric.
 
     Args:
         recorded: what `evaluate` found, which stands where the run or its scores of these folds are gone.
@@ -258,9 +262,9 @@ def _alone(run: Run | None, ensemble: Ensemble, recorded: float | None) -> float
     own = None if table is None else table[table["fold"].isin(ensemble.record.get("folds") or [])]
     if own is None or not len(own):
         return recorded
-    # Another metric's mean, which the files of earlier versions record for such runs, is no score beside the others.
-    known = ensemble.metric in own and bool(own["score"].notna().all())
-    return float(own["score"].mean()) if known else None
+    # folds.csv may have been changed since: a mean of other images is no score beside the ensemble's.
+    own = own if ensemble.scores is None else of_images(own, ensemble.scores)
+    return _number(own["score"].mean(skipna=False))
 
 
 def _number(value: Any) -> float | None:

@@ -79,7 +79,11 @@ def cv_table(scores: pd.DataFrame) -> CvTable:
 
 @dataclass(frozen=True)
 class Standing:
-    """One line of the leaderboard."""
+    """One line of the leaderboard.
+
+    Attributes:
+        lacking, gone: see `histofold.evaluation.repeats.Scored`.
+    """
 
     name: str
     folds: list[int]
@@ -89,41 +93,59 @@ class Standing:
     epochs: int | None
     text: str
     partial: bool = False
+    lacking: int = 0
+    gone: int = 0
 
 
-def scored(runs: Sequence[Run], metric: str = "") -> dict[str, Scored]:
-    """Runs that have scores by a metric, by name; samples that were not scored by it are left out."""
-    tables = {run.name: (run, run.scored(metric)) for run in runs}
-    known = {name: (run, table.dropna(subset="score")) for name, (run, table) in tables.items() if table is not None}
-    return {name: Scored(run.config, table) for name, (run, table) in known.items() if len(table)}
+def scored(runs: Sequence[Run], metric: str = "", counts: Mapping[str, int] | None = None) -> dict[str, Scored]:
+    """Runs that have scores by a metric, by name; samples that were not scored by it are left out.
+
+    Args:
+        metric: that is their score.
+        counts: as of `leaderboard`.
+    """
+    return {name: one for name, one in _today(runs, metric, counts).items() if len(one.table)}
+
+
+def _today(runs: Sequence[Run], metric: str, counts: Mapping[str, int] | None) -> dict[str, Scored]:
+    """Finished runs with their scores by a metric, of what their folds hold today where that is known."""
+    tables = {run.name: (run.config, run.scored(metric)) for run in runs}
+    known = {name: (config, table) for name, (config, table) in tables.items() if table is not None}
+    return {name: Scored.today(config, table, counts or {}) for name, (config, table) in known.items()}
 
 
 def leaderboard(runs: Sequence[Run], metric: str = "", counts: Mapping[str, int] | None = None) -> list[Standing]:
     """Scored runs from best to worst; a run with fewer folds is not comparable, which `folds` and `partial` say.
 
-    Runs that were not scored by the metric come last, with NaN of no sample.
+    Runs that were not scored by the metric, or on nothing that their folds hold today, come last, with NaN of no
+    sample.
 
     Args:
         metric: that is their score.
-        counts: fold set → number of its folds, see `histofold.evaluation.repeats.partial`.
+        counts: fold set → number of its folds, see `histofold.evaluation.repeats.partial`; `FoldSets` tell, too, which
+            images count.
     """
-    lines, known = [], scored(runs, metric)
+    lines, today = [], _today(runs, metric, counts)
+    known = {name: one for name, one in today.items() if len(one.table)}
     unfinished = partial(known, counts or {})
     for run in runs:
         scores = known[run.name].table if run.name in known else run.scores
         if scores is None or scores.empty:
             continue
+        lacking, gone = today[run.name].lacking, today[run.name].gone
         curves = [fold.metrics for fold in run.folds if fold.metrics is not None and not fold.metrics.empty]
         lines.append(
             Standing(
                 name=run.name,
                 folds=sorted(int(fold) for fold in scores["fold"].unique()),
                 value=estimate(scores) if run.name in known else Estimate(float("nan"), 0),
-                others=other_metrics(scores),
+                others=other_metrics(scores) if run.name in known or not gone else {},
                 minutes=run.minutes,
                 epochs=int(max(curve["epoch"].max() for curve in curves)) if curves else None,
                 text=describe(run.config),
                 partial=run.name in unfinished,
+                lacking=lacking,
+                gone=gone,
             )
         )
     return sorted(lines, key=lambda line: (not line.value.count, -line.value.mean))

@@ -38,8 +38,8 @@ def predict(config: Config) -> None:
     """Predict the test set (or the images of a folder) with an ensemble, into band files.
 
     Raises:
-        DataError: no image in the folder, no ensemble, a checkpoint is not the one that was scored, or samples failed
-            (the others are done).
+        DataError: no image in the folder, no test sample, no ensemble, a checkpoint is not the one that was scored, or
+            samples failed (the others are done).
         ResourceError: memory, disk or time would not suffice for what is still to do; nothing was written.
     """
     workspace = Workspace(config)
@@ -52,13 +52,11 @@ def predict(config: Config) -> None:
     if config.images is not None:
         print(predict_folder(submission, Path(config.images)))
         return
+    samples = part_of(samples_of(submission), workspace.shard())
     started, begun = now(), time.monotonic()
     settings = submission.predictor()
     members, weights = submission.ensemble.load_members(config.path("oof"), settings.torch_device())
     scale = members[0].spec.scale if members[0].spec else 1.0
-    samples = part_of(submission.samples(), workspace.shard())
-    if not samples and workspace.shard() is None:
-        raise DataError(f"{workspace.config.competition.name}: there is no test sample to predict")
     jobs = [job(workspace.competition, sample, scale, submission.predictions) for sample in samples]
 
     def check_room(todo: Sequence[Job]) -> None:
@@ -79,6 +77,21 @@ def predict(config: Config) -> None:
         f"{submission.predictions}: {len(outcome.made)} predicted, {len(outcome.kept)} kept, by {len(members)} networks"
     )
     outcome.check()
+
+
+def samples_of(submission: Submission) -> list[Sample]:
+    """The samples that are predicted and submitted.
+
+    Raises:
+        DataError: there are none, as in a folder set of training images; says how one's own images are predicted.
+    """
+    if samples := submission.samples():
+        return samples
+    name = submission.workspace.config.competition.name
+    how = given.again("predict", name, f"name={submission.ensemble.name}", "images=FOLDER")
+    raise DataError(
+        f"{name}: there is no test sample to predict or submit; `{how}` makes labels and GeoJSON of any folder's images"
+    )
 
 
 def remember(submission: Submission, made: int, started: str, seconds: float) -> None:
@@ -103,7 +116,8 @@ def submit(config: Config) -> None:
     """Make instances, encode, write and validate `submission.csv`; score it where the truth is known; send it if asked.
 
     Raises:
-        DataError: a sample has no prediction of this ensemble, or the file breaks a rule of the competition.
+        DataError: there is no test sample, one has no prediction of this ensemble, or the file breaks a rule of the
+            competition.
         ResourceError: memory or disk would not suffice, even one sample after another.
     """
     workspace = Workspace(config)
@@ -118,7 +132,7 @@ def submit(config: Config) -> None:
             f"submit.send=true: {competition.name} is a code competition, which takes a notebook and no CSV; "
             f"send one with `{notebook_line(submission)}`"
         )
-    samples = submission.samples()
+    samples = samples_of(submission)
     encoded = encode_all(submission, samples)
     scores = write_scores(submission, samples, encoded)
     if competition.csv is not None:
@@ -262,7 +276,7 @@ def hand_over(submission: Submission) -> None:
     from histofold.kaggle.send import Parcel, send
 
     cv = float(submission.ensemble.score["cross_fitted"])
-    parcel = Parcel(submission.csv, submission.ensemble.name, cv, config.submit.message or "")
+    parcel = Parcel(submission.csv, submission.ensemble.name, cv, message)
     send(slug, parcel, submission.workspace.submissions / "log.csv")
 
 
@@ -283,5 +297,6 @@ def notebook_line(submission: Submission) -> str:
 
 
 def title(ensemble: Ensemble) -> str:
-    """How a submission is called on Kaggle unless the user says otherwise."""
-    return f"{ensemble.name}, CV {ensemble.score['cross_fitted']:.4f}"
+    """How a submission is called on Kaggle unless the user says otherwise; only an honest score is called CV."""
+    score = f"{ensemble.score['cross_fitted']:.4f}"
+    return f"{ensemble.name}, {score}, {ensemble.optimism}" if ensemble.optimism else f"{ensemble.name}, CV {score}"
