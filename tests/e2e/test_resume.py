@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -15,6 +16,8 @@ import torch
 
 from histofold.cli import main
 from histofold.compose import ROOT
+from histofold.inference import checkpoint
+from histofold.inference.member import Member
 
 SETTINGS = [
     "competition=folders",
@@ -99,3 +102,22 @@ def test_killed_twice_and_started_again_it_ends_with_the_same_bits(unbroken: Pat
     columns = ["epoch", "step", "lr", "loss"]
     tables = [pd.read_csv(unbroken / place / RUN / "metrics.csv")[columns] for place in ("oof", "killed")]
     pd.testing.assert_frame_equal(*tables)
+
+
+def test_the_epoch_that_validates_best_is_not_chosen(
+    unbroken: Path, discs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fold's truth that chose its weights would make its score optimistic."""
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def best_first(_: Any, member: Member, *rest: Any) -> float:
+        seen.append({key: value.clone() for key, value in member.network.state_dict().items()})
+        return 1.0 / len(seen)
+
+    monkeypatch.setattr("histofold.training.run.validate", best_first)
+    assert main("train", [*overrides(discs, unbroken, "chosen"), "train.epochs=2", "train.validate_every=1"]) == 0
+    saved = checkpoint.load(unbroken / "chosen" / RUN / "model.ckpt")[1]
+    last = torch.load(unbroken / "chosen" / RUN / "last.ckpt", weights_only=True)["ema"]
+    assert len(seen) == 2
+    assert all(torch.equal(saved[key], last[key]) for key in saved)
+    assert not all(torch.equal(saved[key], seen[0][key]) for key in saved)

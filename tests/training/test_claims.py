@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -13,6 +15,8 @@ import torch
 from histofold.cli import main
 from histofold.inference import checkpoint
 from histofold.training import run
+from histofold.training.lock import LOCK
+from histofold.training.run import of_other_weights, undone
 
 TINY = [
     "competition=folders", "model=unet", "model.width=2", "train.crop=32", "train.batch=2", "train.samples_per_epoch=4",
@@ -51,7 +55,7 @@ def test_what_fails_before_its_first_step_claims_nothing(
 ) -> None:
     assert train("run=wrong", *more) == 2
     assert f"histofold: {expected}" in capsys.readouterr().err
-    assert not list(root.glob("oof/custom/wrong/fold0/*.*"))
+    assert not list(root.glob("oof/custom/wrong"))
 
 
 def test_a_fold_that_was_broken_off_is_given_up_and_one_that_was_killed_says_so(
@@ -66,10 +70,32 @@ def test_a_fold_that_was_broken_off_is_given_up_and_one_that_was_killed_says_so(
         assert train("run=broken") == 130
         assert not (folder / "config.yaml").exists()
         # As after a kill: the claim stands, as somebody may be at work there.
+        folder.mkdir(parents=True)
         shutil.copy(root / "oof/custom/start/fold0/config.yaml", folder)
         assert train("run=broken", "train.ema=0.5") == 2
         assert "or delete the folder: it holds no weights yet" in capsys.readouterr().err
         assert (folder / "config.yaml").exists()
+
+
+def test_a_fold_that_another_process_trains_is_left_alone(
+    train: Train, root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = root / "oof/custom/busy/fold0"
+    folder.mkdir(parents=True)
+    with (folder / LOCK).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert train("run=busy") == 1
+        assert f"{folder}: another process trains this fold; wait for it or stop it" in capsys.readouterr().err
+    seen: list[str] = []
+
+    def look(*_: object) -> None:
+        seen.append((folder / LOCK).read_text())
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "fit", look)
+    assert train("run=busy") == 130
+    assert seen[0].startswith(f"process {os.getpid()} on ")
+    assert not list(folder.iterdir())
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -148,6 +174,58 @@ def test_lost_predictions_are_made_again_by_the_command_that_evaluate_names(
         assert main("evaluate", evaluate) == 0
     assert train("run=start", "train.crop=40") == 0
     assert "done already" in capsys.readouterr().out
+
+
+@pytest.fixture
+def finished(start: Path, tmp_path: Path) -> Iterator[Path]:
+    """The finished fold for one test, which may spoil it."""
+    kept = shutil.copytree(start, tmp_path / "kept")
+    yield start
+    shutil.rmtree(start)
+    shutil.copytree(kept, start)
+
+
+def test_lost_weights_are_made_again_from_the_last_checkpoint_and_predictions_stay(
+    train: Train, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`evaluate` sends a person here, who must not be told that the fold is done."""
+    files = [finished / "model.ckpt", finished / "scores.csv", *(finished / "predictions").glob("*.tif")]
+    before = {path: path.read_bytes() for path in files}
+    times = [path.stat().st_mtime_ns for path in files[2:]]
+    files[0].unlink()
+    assert train("run=start", "train.crop=40") == 0
+    said = capsys.readouterr()
+    assert "model.ckpt is missing; makes it anew" in said.out
+    assert "done already" not in said.out
+    assert {path: path.read_bytes() for path in files} == before
+    assert [path.stat().st_mtime_ns for path in files[2:]] == times
+    files[0].unlink()
+    (finished / "last.ckpt").unlink()
+    assert train("run=start", "train.crop=40") == 0
+    assert (finished / "last.ckpt").exists(), "it was trained again"
+    assert not undone(finished, pd.read_csv(finished / "scores.csv", dtype={"sample_id": str}))
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["other weights", "broken file"])
+def test_predictions_that_are_not_of_these_weights_are_made_anew(
+    train: Train, finished: Path, capsys: pytest.CaptureFixture[str], broken: bool
+) -> None:
+    held_out = pd.read_csv(finished / "scores.csv", dtype={"sample_id": str})
+    if broken:
+        next((finished / "predictions").glob("*.tif")).write_bytes(b"II*")
+    else:
+        spec, tensors = checkpoint.load(finished / "model.ckpt")
+        first = next(iter(tensors))
+        checkpoint.save(finished / "model.ckpt", spec, {**tensors, first: tensors[first] + 1})
+    number = len(of_other_weights(finished, held_out))
+    assert number == (1 if broken else 2)
+    assert train("run=start", "train.crop=40") == 0
+    said = capsys.readouterr().out
+    assert f"{number} of 2 OOF predictions are broken, or not of these weights" in said
+    assert "done already" not in said
+    assert not of_other_weights(finished, held_out)
+    assert train("run=start", "train.crop=40", "predict.spread=true") == 0
+    assert "done already, its predictions with predict.spread=False" in capsys.readouterr().out
 
 
 def test_a_prediction_in_another_fold_s_folder_is_told_apart(

@@ -1,5 +1,7 @@
 """How batches lie in memory: a format whose gradients are right."""
 
+import os
+
 import pytest
 import torch
 from lightning.fabric import Fabric
@@ -8,6 +10,7 @@ from torch import nn
 
 from histofold import models
 from histofold.compose import compose, load
+from histofold.errors import ConfigError
 from histofold.training import device
 from histofold.training.device import memory_format
 
@@ -76,3 +79,64 @@ def test_several_processes_look_for_layers_that_take_no_part(
     strategy = device.fabric_for(load(compose(["train.accelerator=cpu"])).train).strategy
     assert isinstance(strategy, DDPStrategy) == searched
     assert getattr(strategy, "_ddp_kwargs", {}).get("find_unused_parameters", False) == searched
+
+
+JOB = {"NTASKS": "1", "JOB_NAME": "x", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+TORCHRUN = {"RANK": "0", "GROUP_RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "2"}
+TORCHRUN |= {"TORCHELASTIC_RUN_ID": "x"}
+
+
+@pytest.fixture
+def in_job(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """In a SLURM job of one task, whatever this test runs in."""
+    for name in [name for name in os.environ if name.startswith("SLURM_")] + list(TORCHRUN):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in JOB.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    return monkeypatch
+
+
+def launched(devices: int) -> Fabric:
+    return device.fabric_for(load(compose(["train.accelerator=cpu", f"train.devices={devices}"])).train)
+
+
+@pytest.mark.parametrize(
+    ("given", "devices", "found"),
+    [
+        ({"NTASKS_PER_NODE": "1"}, 2, "SLURM_NTASKS=1 SLURM_NTASKS_PER_NODE=1"),
+        ({}, 2, "SLURM_NTASKS=1"),
+        ({"NTASKS": "2"}, 2, "SLURM_NTASKS=2"),
+        ({"NTASKS": "2"}, 1, "SLURM_NTASKS=2"),
+        ({"NTASKS": "4", "NTASKS_PER_NODE": "2", "NNODES": "2"}, 2, "SLURM_NNODES=2 SLURM_NTASKS=4 SLURM_NTASKS_PER_N"),
+    ],
+    ids=["launcher", "srun", "ntasks", "one device", "machines"],
+)
+def test_a_slurm_job_with_other_tasks_than_devices_is_told_what_to_ask_for(
+    in_job: pytest.MonkeyPatch, given: dict[str, str], devices: int, found: str
+) -> None:
+    for name, value in given.items():
+        in_job.setenv(f"SLURM_{name}", value)
+    with pytest.raises(ConfigError, match=f"--ntasks-per-node={devices}, a task for each device, found {found}") as e:
+        launched(devices)
+    assert f"hydra.launcher.tasks_per_node={devices} " in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "devices"),
+    [
+        ({"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}, 2),
+        ({"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}, 1),
+        ({}, 1),
+        ({"SLURM_JOB_NAME": "bash"}, 2),
+        ({"SLURM_JOB_NAME": "interactive", "SLURM_NTASKS_PER_NODE": "1"}, 2),
+        (TORCHRUN, 1),
+    ],
+    ids=["tasks", "a fold each", "alone", "bash", "interactive", "torchrun"],
+)
+def test_a_slurm_job_with_a_task_for_each_device_is_launched(
+    in_job: pytest.MonkeyPatch, given: dict[str, str], devices: int
+) -> None:
+    for name, value in given.items():
+        in_job.setenv(name, value)
+    in_job.setattr(device.Fabric, "launch", lambda self: None)
+    assert isinstance(launched(devices).strategy, DDPStrategy) == (devices == 2 or given is TORCHRUN)

@@ -24,6 +24,7 @@ from histofold.config import TrainConfig
 from histofold.errors import ConfigError, HistofoldError, ResourceError
 from histofold.options import OptimizerOptions
 from histofold.preprocess import Preprocess
+from histofold.training import loop
 from histofold.training.loop import Parts, _gradient_norm, fit
 from histofold.training.optim import build_optimizer, build_schedule
 from histofold.training.state import Progress, foreign, save
@@ -145,9 +146,13 @@ def test_one_value_a_channel_is_a_setting_error(tmp_path: Path) -> None:
         run.fit()
 
 
-def test_loader_processes_live_through_the_epochs_and_give_the_same_crops(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("workers", "cores"), [(1, 2), (2, 1)], ids=["as many as set", "no more than cores"])
+def test_loader_processes_live_through_the_epochs_and_give_the_same_crops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, cores: int
+) -> None:
+    monkeypatch.setattr(loop, "cores", lambda: cores)
     (tmp_path / "alone").mkdir()
-    alone, helped = Run(tmp_path / "alone"), Run(tmp_path, "train.workers=1")
+    alone, helped = Run(tmp_path / "alone"), Run(tmp_path, f"train.workers={workers}")
     alone.fit()
     helped.fit()
     assert len(helped.loss.pids) == 1

@@ -16,7 +16,7 @@ from histofold.errors import ResourceError
 from histofold.inference import checkpoint
 from histofold.inference.planning import SampleSize
 from histofold.tiles.folds import in_cv
-from histofold.training import oof, planning
+from histofold.training import loop, oof, planning
 from histofold.training.device import fabric_for
 from histofold.training.run import build, member_of, spec_of
 from histofold.training.state import Progress, save
@@ -113,11 +113,12 @@ def test_only_what_is_left_counts(fold: Fold, monkeypatch: pytest.MonkeyPatch) -
         last.unlink()
 
 
-def test_more_epochs_take_longer_and_larger_batches_more_memory(fold: Fold) -> None:
+def test_more_epochs_take_longer_and_larger_batches_more_memory(fold: Fold, monkeypatch: pytest.MonkeyPatch) -> None:
     assert fold.plan(epochs=500).seconds > 20 * fold.plan(epochs=5).seconds
     # The smaller one first: what the allocator keeps of the larger one is this process's own from then on.
     small, large = (fold.plan(batch=batch, samples_per_epoch=256).peak_memory for batch in (4, 256))
     assert large > small + 100e6
+    monkeypatch.setattr(loop, "cores", lambda: 4)
     assert fold.plan(workers=3).peak_memory >= fold.plan().peak_memory + 2 * planning.LOADER_BYTES
 
 
@@ -127,11 +128,13 @@ def test_batches_that_are_drawn_ahead_count(fold: Fold, monkeypatch: pytest.Monk
     monkeypatch.setattr(planning.planning, "plan", lambda *_: planning.Plan("predict", 0, 0, 100.0))
     batch = 4 * sum(value.nbytes for value in fold.dataset[(0, 0)].values())
     assert batch > 4 * 1024**2 * 3
+    monkeypatch.setattr(loop, "cores", lambda: 4)
     alone = fold.plan(batch=4)  # the larger peak first: what follows may find memory that the allocator kept
     one, four = fold.plan(batch=4, workers=1), fold.plan(batch=4, workers=4)
     assert four.peak_memory - alone.peak_memory > 4 * planning.LOADER_BYTES + 4 * 4 * batch
     ahead = planning.PREFETCH * batch
     assert (alone.shared, one.shared, four.shared) == (0, ahead + batch, 4 * ahead + batch)
+    assert fold.plan(batch=4, workers=9).shared == four.shared, "no more processes than cores"
     with pytest.raises(ResourceError, match=r"train would need shared memory .*64 MB; take fewer train\.workers .*shm"):
         four.check(limits.Limits(1 << 50, 1 << 50, shared=64_000_000))
     four.check(limits.Limits(1 << 50, 1 << 50))  # where processes share memory in another way

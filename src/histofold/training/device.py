@@ -6,6 +6,7 @@ import os
 
 import torch
 from lightning.fabric import Fabric
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.fabric.strategies import DDPStrategy
 from torch import nn
 
@@ -20,7 +21,7 @@ def fabric_for(settings: TrainConfig) -> Fabric:
     """Make and launch Fabric; under torchrun the number of processes is torchrun's.
 
     Raises:
-        ConfigError: an unknown precision, or a GPU that is not there.
+        ConfigError: an unknown precision, a GPU that is not there, or too few tasks of a SLURM job.
     """
     if settings.precision not in PRECISIONS:
         raise ConfigError(f"train.precision={settings.precision}: expected one of {', '.join(PRECISIONS)}")
@@ -28,6 +29,7 @@ def fabric_for(settings: TrainConfig) -> Fabric:
         raise ConfigError(f"train.accelerator={settings.accelerator}: torch sees no GPU here; use auto or cpu")
     gpu = settings.accelerator != "cpu" and torch.cuda.is_available()
     devices = int(os.environ.get("LOCAL_WORLD_SIZE", settings.devices))
+    _check_tasks(devices)
     precision = auto_precision(gpu) if settings.precision == "auto" else settings.precision
     # Some networks have layers that take no part in the loss (PSPNet, EfficientNet, DPT): without the search, several
     # processes would wait for their gradients.
@@ -41,6 +43,32 @@ def fabric_for(settings: TrainConfig) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def _check_tasks(devices: int) -> None:
+    """Check that a SLURM job has a task for each device: Fabric starts no processes of its own there.
+
+    It does in a job that is named bash or interactive, and torchrun's processes count before SLURM's.
+
+    Raises:
+        ConfigError: it has other tasks.
+    """
+    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return
+    machines, tasks = os.environ.get("SLURM_NNODES", "1"), os.environ.get("SLURM_NTASKS_PER_NODE")
+    if tasks is None and os.environ["SLURM_NTASKS"] == "1":
+        tasks = "1"
+    # With one device, each task trains by itself: a fold of its own, perhaps.
+    if tasks is not None and (devices == 1 or (tasks == str(devices) and machines == "1")):
+        return
+    names = ("SLURM_NNODES", "SLURM_NTASKS", "SLURM_NTASKS_PER_NODE")
+    found = " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
+    raise ConfigError(
+        f"train.devices={devices}: in a SLURM job expected one machine with --ntasks-per-node={devices}, a task for "
+        f"each device, found {found}; with hydra/launcher=slurm add hydra.launcher.tasks_per_node={devices} "
+        f"hydra.launcher.gpus_per_node={devices}, without it start `srun --nodes=1 --ntasks-per-node={devices} python "
+        f"src/train.py …`, or one task with `torchrun --nproc-per-node={devices} src/train.py …`"
+    )
 
 
 def auto_precision(gpu: bool) -> str:

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader
 
 from histofold.config import TrainConfig
 from histofold.errors import ConfigError, HistofoldError
-from histofold.parallel import single_threaded, unthreaded
+from histofold.parallel import cores, single_threaded, unthreaded
 from histofold.preprocess import Preprocess
 from histofold.progress import bar
 from histofold.tiles.dataset import CropDataset
@@ -146,18 +146,24 @@ def _scaler(fabric: Fabric) -> dict[str, Any]:
 def _loader(
     fabric: Fabric, dataset: CropDataset, settings: TrainConfig, sampler: EpochSampler
 ) -> DataLoader[Batch]:
+    workers = loader_workers(settings)
     return DataLoader(
         dataset,
         batch_size=settings.batch,
         sampler=sampler,
-        num_workers=settings.workers,
+        num_workers=workers,
         drop_last=True,
         pin_memory=fabric.device.type == "cuda",
         worker_init_fn=_start_worker,
-        prefetch_factor=PREFETCH if settings.workers else None,
+        prefetch_factor=PREFETCH if workers else None,
         # They keep the images that they have enhanced; the sampler's keys say which epoch an example is of.
-        persistent_workers=settings.workers > 0,
+        persistent_workers=workers > 0,
     )
+
+
+def loader_workers(settings: TrainConfig) -> int:
+    """Processes that draw crops: `train.workers`, but no more than there are cores; what is drawn is the same."""
+    return min(settings.workers, cores())
 
 
 def _start_worker(_: int) -> None:

@@ -33,7 +33,7 @@ from histofold.options import OptimizerOptions
 from histofold.sources import size_of
 from histofold.tiles.dataset import KEPT, CropDataset
 from histofold.training.device import scaled
-from histofold.training.loop import PREFETCH, Parts, steps_per_epoch
+from histofold.training.loop import PREFETCH, Parts, loader_workers, steps_per_epoch
 from histofold.training.oof import jobs_of, settings_of
 from histofold.training.optim import build_optimizer
 from histofold.workspace import Workspace
@@ -172,7 +172,8 @@ def plan(
     disk = whole * (1 if last.exists() else 2) + state_bytes(parts.model) + prediction.disk
     # Each has its batches ahead finished, and the crops of one more in hand.
     own = LOADER_BYTES + (KEPT if dataset.preprocess.enhances else 0)
-    loaders = settings.workers * (own + (PREFETCH + 1) * step.batch)
+    workers = loader_workers(settings)
+    loaders = workers * (own + (PREFETCH + 1) * step.batch)
     pixels = [one.height * one.width for one in held_out]
     scoring = room.plan(kind, pixels, 1, 1, planning.resident(), scale, tune=False)
     peak = loaders + max(step.peak, prediction.peak_memory + step.kept, scoring.peak_memory + step.kept)
@@ -180,7 +181,7 @@ def plan(
     seconds += rounds * prediction.seconds / fabric.world_size
     ranks = local_ranks(fabric)
     # The one that is learned from lies there, too, until it is done with.
-    shared = (settings.workers * PREFETCH + 1) * step.batch if settings.workers else 0
+    shared = (workers * PREFETCH + 1) * step.batch if workers else 0
     return Plan("train", ranks * peak, int(disk), seconds, dict(ADVICE), gpu, ranks * shared)
 
 
@@ -216,7 +217,8 @@ def try_out(config: Config, fabric: Fabric, parts: Parts, dataset: CropDataset) 
     most = torch.cuda.max_memory_reserved(fabric.device) - weights if gpu else 0
     peak = planning.resident_peak() - (0 if gpu else weights)
     drawing *= settings.batch
-    seconds = max(seconds, drawing / settings.workers) if settings.workers else seconds + drawing
+    workers = loader_workers(settings)
+    seconds = max(seconds, drawing / workers) if workers else seconds + drawing
     drawn = sum(_bytes(value) for value in batch.values())
     return Step(seconds, peak, 0 if gpu else kept, state, most, drawn)
 

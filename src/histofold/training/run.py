@@ -19,17 +19,19 @@ from torch import nn
 from histofold import losses, models, targets
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
-from histofold.files import digest, write_text
+from histofold.files import digest, sha256, write_text
 from histofold.identity import difference
 from histofold.inference import checkpoint
 from histofold.inference.checkpoint import Spec
 from histofold.inference.member import Member
+from histofold.inference.predict import members_of, origin
 from histofold.options import AugmentOptions, OptimizerOptions
 from histofold.preprocess import Preprocess
 from histofold.tiles.dataset import CropDataset
 from histofold.tiles.folds import in_cv
 from histofold.training.device import fabric_for, memory_format, scaled
 from histofold.training.finishing import finish
+from histofold.training.lock import alone
 from histofold.training.loop import Parts, enough_values, fit, steps_per_epoch
 from histofold.training.oof import settings_of, validate
 from histofold.training.optim import build_optimizer, build_schedule
@@ -57,21 +59,22 @@ def train(config: Config) -> None:
     held_out = fold[fold["fold"] == config.fold]
     if (folder / "scores.csv").exists() and config.resume == "auto":
         check_same(config, folder)
-        lost = unpredicted(folder, held_out)
-        if not lost:
+        lacking = undone(folder, held_out)
+        if not lacking:
             print(f"{folder}: this fold is done already{_kept(config, folder)}; choose another run= to train again")
             return
-        print(f"{folder}: {len(lost)} of {len(held_out)} OOF predictions are missing ({lost[0]}); makes them anew")
+        print(f"{folder}: {lacking}")
     start = Start.of(config, workspace, folder)
     fabric = fabric_for(config.train)
     on_first(fabric, lambda: check_free(config, folder))
-    trained = (folder / "model.ckpt").exists()
-    fabric.seed_everything(config.seed, verbose=False)
-    member = fit_fold(config, workspace, fabric, fold, folder, start)
-    check_held_out(folder / "model.ckpt", member, workspace.folds(), config.fold)
-    # Scores say that a fold is done: those of lost predictions must not outlive a kill while others are made.
-    on_first(fabric, lambda: (folder / "scores.csv").unlink(missing_ok=True))
-    finish(workspace, fabric, member, held_out, folder, planned=not trained)
+    with alone(fabric, folder):
+        trained = (folder / "model.ckpt").exists()
+        fabric.seed_everything(config.seed, verbose=False)
+        member = fit_fold(config, workspace, fabric, fold, folder, start)
+        check_held_out(folder / "model.ckpt", member, workspace.folds(), config.fold)
+        # Scores say that a fold is done: those of lost predictions must not outlive a kill while others are made.
+        on_first(fabric, lambda: (folder / "scores.csv").unlink(missing_ok=True))
+        finish(workspace, fabric, member, held_out, folder, planned=not trained)
 
 
 def check_fold(workspace: Workspace) -> pd.DataFrame:
@@ -88,6 +91,35 @@ def check_fold(workspace: Workspace) -> pd.DataFrame:
             f"{', '.join(map(str, known))}; choose one of them"
         )
     return table
+
+
+def undone(folder: Path, held_out: pd.DataFrame) -> str:
+    """What a fold with scores lacks all the same, and what is done about it; empty where it lacks nothing."""
+    if not (folder / "model.ckpt").exists():
+        return "model.ckpt is missing; makes it anew"
+    lost, of = unpredicted(folder, held_out), f"of {len(held_out)} OOF predictions are"
+    if lost:
+        return f"{len(lost)} {of} missing ({lost[0]}); makes them anew"
+    other = of_other_weights(folder, held_out)
+    return f"{len(other)} {of} broken, or not of these weights ({other[0]}); makes them anew" if other else ""
+
+
+def of_other_weights(folder: Path, held_out: pd.DataFrame) -> list[str]:
+    """Ids of held-out samples whose band file is broken or not of the fold's `model.ckpt`, sorted.
+
+    Files from before they said what they were made from pass.
+    """
+    made = OmegaConf.load(folder / "config.yaml").predict
+    known = members_of(sha256(folder / "model.ckpt"), made.get("size", 0.0))
+
+    def fits(sample_id: str) -> bool:
+        try:
+            found = origin(folder / "predictions" / f"{sample_id}.tif")
+        except DataError:
+            return False
+        return found is None or found.members in known
+
+    return sorted(sample_id for sample_id in held_out["sample_id"].astype(str) if not fits(sample_id))
 
 
 def unpredicted(folder: Path, held_out: pd.DataFrame) -> list[str]:
@@ -248,10 +280,10 @@ def fit_fold(
             return validate(workspace, member_of(network, spec), held_out, fabric, place)
 
     seen, foreign = digest(spec.training["samples"]), start.seen if start else []
-    with claimed(config, folder, fabric):
+    with claimed(config, folder, fabric), records:
         fit(fabric, parts, dataset, config.train, config.seed, last, seen, foreign, check, records.write)
-    if fabric.is_global_zero:
-        checkpoint.save(done, spec, parts.ema.module.state_dict())
+        if fabric.is_global_zero:
+            checkpoint.save(done, spec, parts.ema.module.state_dict())
     fabric.barrier()
     return Member.load(done, fabric.device)
 
