@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -143,7 +144,8 @@ WRONG = [
     ("model=unett", "model=unett: unknown model; did you mean 'unet'?"),
     ("competition=nowhere", "competition=nowhere: unknown competition; expected one of: "),
     ("experiment=none_such", "experiment=none_such: unknown experiment"),
-    ("fold=0,1", "fold=0,1: several values; -m before it"),
+    ("fold=0,1", "fold=0,1: several values; -m before it runs one job for each\n"),
+    ("runs=a,b", "runs=a,b: several values; -m before it runs one job for each, 'runs=[a,b]' means a list\n"),
     ("fold", "fold: not understood; expected key=value"),
     ("name=a(b", "name=a(b: not understood; expected key=value"),
     ("hydra/launcher=nothing", "hydra/launcher=nothing: has an effect on several jobs only"),
@@ -185,6 +187,18 @@ def test_paths_need_no_quotes_of_their_own(configs: Path, tmp_path: Path, name: 
     config = load(["+competition.options.folder=null", *(f"{key}={typed}" for key in keys)], configs)
     found = (config.images, config.file, config.paths.oof, config.train.start, config.competition.options["folder"])
     assert found == (str(path),) * 5
+
+
+@pytest.mark.parametrize("name", ["a,b", "slides of May, 3"])
+def test_a_path_with_a_comma_is_typed_as_the_message_says(configs: Path, tmp_path: Path, name: str) -> None:
+    keys = ("images", "paths.oof", "competition.options.folder")
+    typed = []
+    for key in keys:
+        with pytest.raises(ConfigError, match=f"several values.* for each, .*{key}=.* means one text") as caught:
+            load(["+competition.options.folder=null", f"{key}={tmp_path / name}"], configs)
+        typed += shlex.split(str(caught.value).split("one job for each, ")[1].removesuffix(" means one text"))
+    config = load(["+competition.options.folder=null", *typed], configs)
+    assert (config.images, config.paths.oof, config.competition.options["folder"]) == (str(tmp_path / name),) * 3
 
 
 def test_paths_are_swept_over_and_may_be_null(configs: Path, probe: list[Config], tmp_path: Path) -> None:

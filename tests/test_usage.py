@@ -11,6 +11,7 @@ import pytest
 from histofold import cli, demo
 from histofold.commands import COMMANDS, Command
 from histofold.compose import compose, load
+from histofold.options import AugmentOptions
 from histofold.usage import documented
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +51,15 @@ def test_commands_in_the_help_of_run_sh_are_accepted(line: str) -> None:
 def test_the_help_of_run_sh_says_which_ensemble_predicts_images() -> None:
     assert len(ADVISED) >= 8
     assert "./run.sh predict competition=dsb2018 name=unet images=FOLDER" in ADVISED
+
+
+def test_the_run_for_whole_slides_in_the_readme_is_one_that_slides_accept() -> None:
+    (line,) = re.findall(r"^\./run\.sh train .*run=smp_slides.*$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    check(line)
+    config = load(compose(line.removesuffix(" -m fold=0,1,2,3,4").split()[2:]))
+    # What `enhanced.require_alike` and `sized.rows` refuse in what is read by window.
+    augment = AugmentOptions(**config.augment)
+    assert (augment.stretch, augment.clahe, augment.normalise, config.predict.size) == (0, 0, "none", 0)
 
 
 READ = {

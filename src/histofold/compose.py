@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,15 @@ def opened(override: str) -> str:
     if override.split(".", 1)[0] in OPEN_GROUPS and "." in key:
         return f"++{override}"
     name = key.lstrip("+")
-    if sign and any(name == text or (text.endswith(".") and name.startswith(text)) for text in TEXTS):
+    if sign and _is_text(name):
         return f"{key}={_quoted(value)}" if not _sweeps(override) else override
     if name in LISTS and value.startswith("[") and value.endswith("]") and not _parses(override):
         return f"{key}=[{','.join(_quoted(item) for item in _items(value[1:-1]))}]"
     return override
+
+
+def _is_text(key: str) -> bool:
+    return any(key == text or (text.endswith(".") and key.startswith(text)) for text in TEXTS)
 
 
 def _quoted(text: str) -> str:
@@ -128,14 +133,33 @@ def explain(error: Exception, overrides: Sequence[str], configs: Path = CONFIGS)
     if found := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(found[1], known_keys(overrides, configs))
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
-        key, _, value = found[1].partition("=")
-        return f"{found[1]}: several values; -m before it runs one job for each, {key}=[{value}] means a list"
+        return f"{found[1]}: several values; -m before it runs one job for each{_as_one(found[1])}"
     if found := re.search(r"Multiple values for ([\w/@.]+)", text):
         return f"{found[1]}: chosen twice"
     for override in overrides:
         if not _parses(opened(override)):
             return f"{override}: not understood; expected key=value, with odd characters quoted: key='\"a (b), c\"'"
     return text.split("\n", 1)[0]
+
+
+def _as_one(override: str) -> str:
+    """How what has a comma is typed as one value, ready for a shell; nothing where no single value has any."""
+    key, _, value = override.partition("=")
+    name = key.lstrip("+")
+    if _is_text(name):
+        return f", {shlex.quote(f'{key}={QuotedString(value, Quote.double).with_quotes()}')} means one text"
+    if _may_be_list(name):
+        return f", {shlex.quote(f'{key}=[{value}]')} means a list"
+    return ""
+
+
+def _may_be_list(key: str) -> bool:
+    """Whether the schema wants a list, or leaves it to a class what it wants."""
+    try:
+        kind = checks.expected_type(key)
+    except KeyError:
+        return False
+    return "a list" in kind or kind == str(Any)
 
 
 def known_keys(overrides: Sequence[str] = (), configs: Path = CONFIGS) -> list[str]:
