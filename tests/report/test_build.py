@@ -18,6 +18,7 @@ from histofold import given
 from histofold.competitions.base import Competition, Sample
 from histofold.config import Config
 from histofold.errors import DataError
+from histofold.evaluation.repeats import FoldSets
 from histofold.inference.bandfile import BandFileWriter
 from histofold.report import plots, run
 from histofold.report.data import collect
@@ -157,6 +158,18 @@ def test_without_an_ensemble_it_shows_the_best_run_and_says_so(
     assert 'id="gallery"' in text
     assert 'id="members"' not in text
     assert 'id="submitted"' not in text
+
+
+def test_the_best_run_is_shown_by_the_images_that_its_folds_hold_today(
+    competition: Competition, places: Places, write: Callable[..., pd.DataFrame]
+) -> None:
+    scores = write(places[0], "first", 0)
+    worst = scores.sort_values("score", kind="stable").iloc[0]
+    kept = scores[scores["sample_id"] != worst["sample_id"]]
+    today = FoldSets({"default": scores.assign(fold=scores["fold"].where(scores.index.isin(kept.index), -1))})
+    text, _ = read(build(competition, *places, workers=1, counts=today))
+    assert f"<b>{kept['score'].mean():.4f}</b>" in text
+    assert f"<b>{scores['score'].mean():.4f}</b>" not in text
 
 
 def test_with_nothing_at_all_it_says_what_to_do(competition: Competition, places: Places) -> None:

@@ -99,7 +99,7 @@ def values(content: Content) -> dict[str, Any]:
         "competition": content.competition.name,
         "notes": [{"what": what, "how": how} for what, how in content.notes],
         "board": sections.board(content.found.runs, content.competition.merged, content.metric, content.counts),
-        "curves": sections.curves(content.found.runs, content.metric),
+        "curves": sections.curves(content.found.runs, content.metric, content.counts),
         "cv": _cv(content),
         "tuning": _tuning(content),
         "members": _members(content, score),
@@ -202,7 +202,7 @@ def _summary(content: Content, score: float | None) -> dict[str, Any]:
         text = f"Mean {metric} of {content.whose}, no ensemble yet." if score is not None else ""
         value = stats.estimate(content.scores) if content.scores is not None else None
         interval = (value.low, value.high) if value and value.low is not None else None
-        best = stats.leaderboard(found.runs, content.metric)
+        best = stats.leaderboard(found.runs, content.metric, content.counts)
         headline = f"Best run: {best[0].name}" if content.scores is not None else "Nothing scored yet"
     return {
         "eyebrow": f"Report · {content.competition.name} · {datetime.now(UTC):%d %B %Y}",

@@ -83,20 +83,26 @@ def build(
         raise DataError(
             f"{oof / competition.name / 'ensembles'}: no ensemble {name!r}; found {names}. Run evaluate first"
         )
-    content = _content(competition, oof / competition.name, found, ensemble, workers, limit)
+    content = _content(competition, oof / competition.name, found, ensemble, counts or {}, workers, limit)
     if out is None:
         own = submissions / competition.name / (ensemble.name if ensemble else "")
         out = (own if ensemble and own.is_dir() else oof / competition.name) / "report.html"
-    write_text(out, render(replace(content, counts=counts or {})))
+    write_text(out, render(content))
     return out
 
 
 def _content(
-    competition: Competition, oof: Path, found: Collected, ensemble: Ensemble | None, workers: int, limit: int
+    competition: Competition,
+    oof: Path,
+    found: Collected,
+    ensemble: Ensemble | None,
+    counts: Mapping[str, int],
+    workers: int,
+    limit: int,
 ) -> Content:
     """Choose whose scores to show, look at the samples, and note what is missing."""
     notes: list[tuple[str, str]] = []
-    scores, whose, members = _subject(found, ensemble, competition.metric)
+    scores, whose, members = _subject(found, ensemble, competition.metric, counts)
     if scores is None and ensemble is not None:
         notes.append(("Scores are missing:", _missing(oof, ensemble, competition.name)))
     elif scores is None and stats.leaderboard(found.runs):
@@ -115,7 +121,7 @@ def _content(
     tests = _look_at_tests(competition, oof, found, ensemble, workers, notes)
     _note_submissions(found, competition.name, ensemble, notes)
     threshold = view.threshold if view else 0.5
-    return Content(competition, found, ensemble, scores, whose, threshold, oof_gallery, tests, notes)
+    return Content(competition, found, ensemble, scores, whose, threshold, oof_gallery, tests, notes, counts)
 
 
 def _missing(oof: Path, ensemble: Ensemble, competition: str) -> str:
@@ -129,17 +135,17 @@ def _missing(oof: Path, ensemble: Ensemble, competition: str) -> str:
 
 
 def _subject(
-    found: Collected, ensemble: Ensemble | None, metric: str
+    found: Collected, ensemble: Ensemble | None, metric: str, counts: Mapping[str, int]
 ) -> tuple[pd.DataFrame | None, str, list[tuple[str, float]]]:
     """Whose scores the page shows: the ensemble's, else those of the best run by a metric."""
     if ensemble is not None:
         members = [(str(one["run"]), float(one["weight"])) for one in ensemble.record["members"]]
         return ensemble.scores, f"ensemble {ensemble.name}", [one for one in members if one[1] > 0]
-    lines = stats.leaderboard(found.runs, metric)
+    lines = stats.leaderboard(found.runs, metric, counts)
     if not lines or not lines[0].value.count:
         return None, "", []
     best = lines[0].name
-    return stats.scored(found.runs, metric)[best].table, f"run {best}", [(best, 1.0)]
+    return stats.scored(found.runs, metric, counts)[best].table, f"run {best}", [(best, 1.0)]
 
 
 def _look_at_oof(

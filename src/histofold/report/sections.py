@@ -98,9 +98,11 @@ def repeats(runs: Sequence[Run], metric: str = "", counts: Mapping[str, int] | N
     ]
 
 
-def curves(runs: Sequence[Run], metric: str = "") -> dict[str, Any] | None:
+def curves(
+    runs: Sequence[Run], metric: str = "", counts: Mapping[str, int] | None = None
+) -> dict[str, Any] | None:
     """Loss and score of each run that has curves, the best runs by a metric first and the others folded away."""
-    ranked = [line.name for line in stats.leaderboard(runs, metric)]
+    ranked = [line.name for line in stats.leaderboard(runs, metric, counts)]
     ordered = sorted(runs, key=lambda run: ranked.index(run.name) if run.name in ranked else len(ranked))
     figures = [found for found in (plots.curves(run) for run in ordered) if found]
     if not figures:
