@@ -333,3 +333,13 @@ def test_damage_inside_is_named_with_its_rows(
     message = r"hurt.tiff: rows \d+ to \d+ cannot be decoded"
     with slides.open(path) as slide, pytest.raises(DataError, match=message):
         list(slide.bands(64))
+
+
+def test_a_stack_of_imagej_in_one_page_is_no_grey_picture(tmp_path: Path, picture: Picture) -> None:
+    planes = np.ascontiguousarray(picture.transpose(2, 0, 1))[None, None]
+    tifffile.imwrite(tmp_path / "s.tif", planes, imagej=True, metadata={"axes": "TZCYX"}, truncate=True)
+    with pytest.raises(DataError, match=r"s\.tif: 3 pictures, .* in one page, of which only the first can be read"):
+        slides.open(tmp_path / "s.tif")
+    tifffile.imwrite(tmp_path / "grey.tif", picture[..., 0], imagej=True)
+    with slides.open(tmp_path / "grey.tif") as slide:
+        np.testing.assert_array_equal(slide.window(0, 0, 9, 9)[..., 0], picture[:9, :9, 0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,9 @@ from histofold.slides.gdal import open_dataset
 
 TALL_BYTES = 64 << 20
 """Decoded bytes of a strip above which one thread reads it alone, in pieces that are no larger than this."""
+_STACK = re.compile(r"\AImageJ=.*^images=(\d+)", re.DOTALL | re.MULTILINE)
+"""How ImageJ says in the description of the first page how many there are."""
+
 
 @dataclass(frozen=True)
 class Plane:
@@ -175,7 +179,21 @@ def _planes(path: Path, name: str, main: Any, every: Sequence[str]) -> tuple[Pla
         return tuple(Plane(page, (1,)) for page in alike[:3])
     if len(alike) > 1:
         raise DataError(f"{path}: {len(alike)} pages of one band, expected one (grey), three (RGB) or four (RGBA)")
+    _require_whole(path, main)
     return (Plane(name, (1,)),)
+
+
+def _require_whole(path: Path, main: Any) -> None:
+    """Raise DataError where more pictures follow the first than the file has directories, as ImageJ writes above 4 GB.
+
+    GDAL sees the first alone, which would pass for a grey picture; only the description tells.
+    """
+    told = _STACK.search(str(main.tags().get("TIFFTAG_IMAGEDESCRIPTION", "")))
+    if told and int(told[1]) > 1:
+        raise DataError(
+            f"{path}: {told[1]} pictures, as ImageJ's description of it says, in one page, of which only the first "
+            "can be read; save it as RGB (in ImageJ: Image, Type, RGB Color)"
+        )
 
 
 def _alike(path: Path, page: str, other: Any, overview: int = -1) -> bool:
