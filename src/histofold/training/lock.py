@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import socket
 from collections.abc import Iterator
@@ -64,10 +65,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _lock(path: Path) -> UnixFileLock:
     """A lock of the system's; filelock's own, which is a file that is there, would outlive a killed process."""
-    try:
+    # Before 3.30, which notebooks may have, there is no other to fall back to.
+    if "fallback_to_soft" in inspect.signature(UnixFileLock.__init__).parameters:
         return UnixFileLock(path, timeout=0, fallback_to_soft=False)
-    except TypeError:  # before 3.30, as notebooks may have it, where there is no other to fall back to
-        return UnixFileLock(path, timeout=0)
+    return UnixFileLock(path, timeout=0)
 
 
 def _acquired(lock: UnixFileLock, folder: Path) -> bool:
