@@ -189,6 +189,14 @@ def test_samples_outside_training_come_and_go_without_losing_edits(written: Path
     assert update(written, others) == "", "once is enough"
 
 
+def test_folds_with_accents_of_a_mac_go_on_with_the_samples(written: Path, samples: list[Sample]) -> None:
+    named = [replace(one, sample_id=f"M\u00fcller {one.sample_id}") for one in samples]
+    table = pd.read_csv(written, dtype=str)
+    table.assign(sample_id="Mu\u0308ller " + table["sample_id"]).to_csv(written, index=False)
+    assert update(written, named) == ""
+    assert len(folds.read(written, named)) == len(samples)
+
+
 def test_training_samples_never_come_or_go_by_themselves(written: Path, samples: list[Sample]) -> None:
     before = written.read_bytes()
     outside = sample(95, "y", "pink", "test")

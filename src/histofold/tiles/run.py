@@ -11,6 +11,7 @@ import pandas as pd
 from histofold import competitions, files, given, limits
 from histofold.competitions import images
 from histofold.competitions.base import Competition, Sample
+from histofold.competitions.rows import nfc
 from histofold.config import Config
 from histofold.errors import ConfigError, DataError
 from histofold.tiles import folds
@@ -113,6 +114,7 @@ def update(path: Path, samples: list[Sample]) -> str:
     folds.read(path)
     # As texts, so that ids such as 007 and columns of one's own stay as they are.
     table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    table["sample_id"] = table["sample_id"].map(nfc)  # as `folds.read` has them
     table, added, dropped = folds.follow(path, table, samples)
     if folds.settle(path, table, samples) + added + dropped:
         with files.atomic(path) as temporary:
